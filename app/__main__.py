@@ -1,0 +1,75 @@
+"""The process: settings, logging, signals, serving, and an orderly end."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from app.bootstrap import create_app
+from app.fanout import FanoutStartError
+from app.hub import Hub
+from app.logs import configure
+from app.server import serve
+from app.settings import Settings, SettingsError, unknown_variables
+
+logger = logging.getLogger("app")
+
+OK, FAILED, BAD_CONFIGURATION = 0, 1, 2
+HUB_CLOSE_TIMEOUT = 5.0
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; answers the exit status."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        configure(settings.log_level, for_cloud_run=settings.on_cloud_run, project=settings.google_cloud_project)
+        for sentence in unknown_variables(os.environ):
+            logger.warning(sentence)
+        return asyncio.run(run(settings))
+    except SettingsError as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)
+        return BAD_CONFIGURATION
+    except FanoutStartError as error:
+        logger.critical("cannot start: %s", error)
+        return FAILED
+    except OSError as error:
+        logger.critical("cannot listen on port %d: %s", settings.port, error.strerror or error)
+        return FAILED
+
+
+async def run(settings: Settings) -> int:
+    """Serve until a signal comes, or the hub finds that it can never be ready."""
+    app = create_app(settings)
+    hub: Hub = app.extensions["cloud_sockets"]
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def until_stopped() -> None:
+        assert hub.failed is not None
+        hub.failed.add_done_callback(lambda _: stop.set())
+        await stop.wait()
+        logger.info("stopping: %d connections are sent elsewhere", len(hub.connections))
+        await hub.drain()
+        await asyncio.wait({asyncio.create_task(hub.close())}, timeout=HUB_CLOSE_TIMEOUT)
+
+    await serve(
+        app,
+        port=settings.port,
+        max_payload=settings.max_payload,
+        deflate=settings.per_message_deflate,
+        until=until_stopped,
+    )
+    logger.info("stopped")
+    return FAILED if hub.failed is not None and hub.failed.done() else OK
+
+
+if __name__ == "__main__":
+    status = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    # Not sys.exit: that would wait for a custom handler that hangs in its thread, longer than Cloud Run waits for us.
+    os._exit(status)

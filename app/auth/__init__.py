@@ -1,0 +1,1 @@
+"""Who is it, and may they. Knows neither sockets nor fan-outs."""

@@ -1,0 +1,229 @@
+"""The composition root: what an instance is made of, and the only place that says "Pub/Sub or embedded"."""
+
+import importlib
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from quart import Quart, Websocket, session
+
+from app.auth.api_keys import ApiKeys
+from app.auth.origins import OriginRule
+from app.auth.session import user_of
+from app.clock import Clock
+from app.core.router import Rules
+from app.core.users import UserError
+from app.fanout import Fanout
+from app.fanout.embedded import EmbeddedFanout
+from app.handlers import Handler, Handlers
+from app.hub import Hub, Identity, Limits
+from app.metrics import Metrics
+from app.protocol import messages
+from app.protocol.messages import NAME_RULE, is_name
+from app.settings import Settings, SettingsError, describe
+from app.web import create_quart
+from app.web.door import Door, Guest, Refused
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, *, fanout: Fanout | None = None, clock: Clock | None = None) -> Quart:
+    """A Quart app with its hub in `app.extensions["cloud_sockets"]`.
+
+    `fanout` and `clock` replace what the settings say and the real time, for tests. Raises SettingsError for what does not fit together,
+    FanoutStartError where the fan-out cannot be made.
+    """
+    if problems := dict(settings.problems()):
+        raise SettingsError([describe(field, getattr(settings, field), allowed) for field, allowed in problems.items()])
+    clock = clock or Clock()
+    metrics = Metrics()
+    instance_id = f"{clock.chance.getrandbits(48):012x}"
+    handlers = _load_handlers(settings)
+    hub = Hub(
+        identity=Identity(instance_id, settings.k_revision),
+        rules=Rules(
+            ack_types=frozenset(settings.ack_message_types),
+            broadcast_types=frozenset(settings.broadcast_message_types) - {messages.BROADCAST},
+            pubsub_types=settings.shared_types,
+            custom_types=frozenset(handlers),
+        ),
+        limits=Limits(
+            max_payload=settings.max_payload,
+            max_connections=settings.max_connections,
+            max_subscriptions=settings.max_subscriptions,
+            publish_backlog=settings.publish_backlog,
+            max_buffered=settings.max_buffered,
+            max_buffered_total=settings.max_buffered_total,
+            resend_delay=settings.msg_resend_delay / 1000,
+            resend_timeout=settings.msg_resend_timeout / 1000,
+        ),
+        include_user_props=settings.include_user_props,
+        fanout=fanout or _make_fanout(settings, instance_id, metrics, clock),
+        handlers=Handlers(handlers, metrics),
+        metrics=metrics,
+        clock=clock,
+        options=_shown_options(settings, handlers),
+        custom_pubsub=settings.pubsub_provider is not None,
+    )
+    return create_quart(
+        hub,
+        _make_door(settings),
+        path=settings.path,
+        max_payload=settings.max_payload,
+        secret_key=None if settings.secret_key is None else settings.secret_key.get_secret_value(),
+    )
+
+
+def _shown_options(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, Any]:
+    """What getInfo tells of the configuration: nothing but how messages are handled."""
+    return {
+        "ackMessageTypes": list(settings.ack_message_types),
+        "broadcastMessageTypes": list(settings.broadcast_message_types),
+        "customMsgHandlers": list(handlers),
+        "msgResendDelay": settings.msg_resend_delay,
+        "pubsubMessageTypes": sorted(settings.shared_types),
+    }
+
+
+# What the user wrote
+
+
+def _load(field: str, reference: str) -> Any:
+    """The object that `package.module:name` means. Raises SettingsError."""
+    module_name, _, name = reference.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the user's module raises when it is imported
+        raise _bad(
+            field, reference, f"package.module:name that can be imported ({type(error).__name__}: {error})"
+        ) from error
+    return found
+
+
+def _bad(field: str, value: object, allowed: str) -> SettingsError:
+    return SettingsError([describe(field, value, allowed)])
+
+
+def _load_handlers(settings: Settings) -> dict[str, Handler]:
+    field, reference = "custom_msg_handlers", settings.custom_msg_handlers
+    if reference is None:
+        return {}
+    found = _load(field, reference)
+    if not isinstance(found, Mapping):
+        raise _bad(field, reference, "a mapping of message type -> handler")
+    taken = {*settings.broadcast_message_types, *settings.shared_types}
+    for kind, handler in found.items():
+        if not is_name(kind) or kind.startswith(messages.OWN_PREFIX):
+            raise _bad(field, reference, f"types that are {NAME_RULE}; {kind!r} is not")
+        if kind in messages.BUILT_IN:
+            raise _bad(field, reference, f"types that are not built in; {kind!r} is")
+        if kind in taken:
+            raise _bad(field, reference, f"types in no other list; {kind!r} is a broadcast or Pub/Sub type too")
+        if not callable(handler):
+            raise _bad(
+                field, reference, f"functions (connection, message, director); that of {kind!r} cannot be called"
+            )
+    return dict(found)
+
+
+# The fan-out
+
+
+def _make_fanout(settings: Settings, instance_id: str, metrics: Metrics, clock: Clock) -> Fanout:
+    if settings.pubsub_provider is not None:
+        return _make_provider(settings, instance_id)
+    if settings.pubsub_topic_name is not None:
+        return _make_pubsub(settings, settings.pubsub_topic_name, instance_id, metrics, clock)
+    return EmbeddedFanout()
+
+
+def _make_provider(settings: Settings, instance_id: str) -> Fanout:
+    """Call the user's factory with what it has parameters for, out of `topic`, `subscription` and `instance_id`."""
+    field, reference = "pubsub_provider", settings.pubsub_provider or ""
+    factory = _load(field, reference)
+    if not callable(factory):
+        raise _bad(field, reference, "a function that makes a fan-out")
+    offered = {
+        "topic": settings.pubsub_topic_name,
+        "subscription": settings.pubsub_subscription_name,
+        "instance_id": instance_id,
+    }
+    wanted = inspect.signature(factory).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
+    if settings.pubsub_topic_name is not None and "topic" not in wanted and not takes_all:
+        raise _bad("pubsub_topic_name", settings.pubsub_topic_name, f"unset with {reference}, which takes no `topic`")
+    try:
+        made = factory(**{name: value for name, value in offered.items() if takes_all or name in wanted})
+    except Exception as error:
+        raise _bad(field, reference, f"a factory that works ({type(error).__name__}: {error})") from error
+    if not isinstance(made, Fanout):
+        raise _bad(field, reference, f"a function that makes an app.fanout.Fanout; it made {type(made).__name__}")
+    return made
+
+
+def _make_pubsub(settings: Settings, topic: str, instance_id: str, metrics: Metrics, clock: Clock) -> Fanout:
+    from app.fanout import pubsub  # not before it is needed: it takes a second of CPU to import
+
+    if topic.startswith("projects/"):
+        _, project, _, topic = topic.split("/")
+    else:
+        found = settings.google_cloud_project or pubsub.default_project()
+        if found is None:
+            raise _bad("google_cloud_project", None, "the topic's project; neither this nor google-auth knows it")
+        project = found
+    name = pubsub.TopicName(project, topic)
+    return pubsub.PubSubFanout(
+        pubsub.connect(name, emulator=settings.pubsub_emulator_host, endpoint=settings.pubsub_endpoint),
+        metrics,
+        prefix=settings.pubsub_subscription_name or topic,
+        instance_id=instance_id,
+        labels={
+            "service": settings.k_service or "local",
+            "revision": settings.k_revision or "local",
+            "instance": instance_id,
+        },
+        now_ns=clock.unix_ns,
+        chance=clock.chance,
+    )
+
+
+# The door
+
+
+def _make_door(settings: Settings) -> Door:
+    local = settings.auth_mode == "anonymous" and not settings.on_cloud_run
+    keys = ApiKeys([key.get_secret_value() for key in settings.api_keys], open_without=not settings.on_cloud_run)
+    return Door(
+        origin_allowed=OriginRule(settings.allowed_origins, local=local).allows,
+        identify=_anonymous if settings.auth_mode == "anonymous" else _session_reader(settings),
+        check_key=lambda authorization: keys.access(authorization).value,
+    )
+
+
+async def _anonymous(_upgrade: Websocket) -> Guest:
+    return Guest(None, None)
+
+
+def _session_reader(settings: Settings) -> Callable[[Websocket], Any]:
+    parser = None if settings.session_parser is None else _load("session_parser", settings.session_parser)
+    if parser is not None and not callable(parser):
+        raise _bad("session_parser", settings.session_parser, "a function(websocket) -> session")
+
+    async def identify(upgrade: Websocket) -> Guest:
+        try:
+            found = session if parser is None else parser(upgrade)
+            if inspect.isawaitable(found):
+                found = await found
+        except Exception as error:
+            logger.exception("the session parser failed")
+            raise Refused("the session parser failed") from error
+        try:
+            identified = user_of(found, settings.session_user_property_name, settings.include_user_props)
+        except UserError as error:
+            raise Refused(str(error)) from None
+        return Guest(identified.user, identified.session_user)
+
+    return identify

@@ -1,0 +1,142 @@
+"""The rules: what a message asks for, and whom it is for. The router decides, the hub does."""
+
+from dataclasses import dataclass, field
+
+from app.protocol import messages
+from app.protocol.errors import ErrorCode, MessageError
+from app.protocol.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The types that are given a meaning by the configuration (contract, section 2)."""
+
+    ack_types: frozenset[str] = field(default_factory=frozenset)
+    broadcast_types: frozenset[str] = field(default_factory=frozenset)
+    pubsub_types: frozenset[str] = field(default_factory=frozenset)
+    custom_types: frozenset[str] = field(default_factory=frozenset)
+
+
+# What a client's message asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    channel: str
+    sub_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    channel: str | None
+    sub_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inform:
+    detail: bool
+    channel: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallHandler:
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Hand it to the fan-out: the shared one, or (`shared` is false) the instance's own."""
+
+    shared: bool
+
+
+Request = Subscribe | Unsubscribe | Acknowledge | Inform | CallHandler | Publish
+
+
+# Whom a published message is for
+
+
+@dataclass(frozen=True, slots=True)
+class Everyone:
+    """Every connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribers:
+    """The connections of a subscription, of a channel (no subId), or with any subscription (no channel)."""
+
+    channel: str | None
+    sub_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OneUser:
+    """Every connection of one user."""
+
+    user_tag: str
+
+
+Audience = Everyone | Subscribers | OneUser
+
+
+class Router:
+    """Applies the rules to a message. Pure: the same message always gets the same answer."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+
+    def request_of(self, message: Message) -> Request:
+        """What a client asks for. Raises MessageError for what a client may not say."""
+        match message.type:
+            case messages.SUBSCRIBE:
+                return Subscribe(_need(message.channel, "channel", message), _need(message.sub_id, "subId", message))
+            case messages.UNSUBSCRIBE:
+                return Unsubscribe(message.channel, message.sub_id)
+            case messages.ACK:
+                return Acknowledge(_need(message.id, "id", message))
+            case messages.GET_INFO | messages.GET_INFO_DETAIL as kind:
+                return Inform(kind == messages.GET_INFO_DETAIL, message.channel)
+            case kind if kind in self.rules.custom_types:
+                return CallHandler(kind)
+            case kind if (
+                kind in messages.PUBLISHED or kind in self.rules.broadcast_types or kind in self.rules.pubsub_types
+            ):
+                self.audience_of(message)
+                return self.publish_of(message)
+            case kind if kind.startswith(messages.OWN_PREFIX):
+                raise _reserved()
+            case kind:
+                raise MessageError(ErrorCode.UNSUPPORTED_TYPE, f"a message of type {kind!r} cannot be sent here")
+
+    def publish_of(self, message: Message) -> Publish:
+        """Which fan-out a message of this type takes."""
+        kind = messages.BROADCAST if message.type in self.rules.broadcast_types else message.type
+        return Publish(shared=kind in self.rules.pubsub_types)
+
+    def audience_of(self, message: Message) -> Audience:
+        """Whom a published message is for. Raises MessageError for what cannot be published."""
+        kind = message.type
+        if kind == messages.BROADCAST or kind in self.rules.broadcast_types:
+            return Everyone()
+        if kind == messages.NOTIFICATION:
+            return OneUser(_need(message.user_tag, "userTag", message))
+        if kind in messages.COMMANDS | messages.REPLIES:
+            raise MessageError(ErrorCode.UNSUPPORTED_TYPE, f"a message of type {kind!r} cannot be published")
+        if kind.startswith(messages.OWN_PREFIX):
+            raise _reserved()
+        return Subscribers(message.channel, message.sub_id)
+
+
+def _need(value: str | None, name: str, message: Message) -> str:
+    if value is None:
+        raise MessageError(ErrorCode.MISSING_FIELD, f"{name} is missing: a message of type {message.type!r} needs it")
+    return value
+
+
+def _reserved() -> MessageError:
+    return MessageError(ErrorCode.RESERVED_TYPE, f"types that begin with {messages.OWN_PREFIX!r} are the service's own")

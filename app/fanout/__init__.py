@@ -1,0 +1,70 @@
+"""The seam between the hub and whatever carries messages to all instances.
+
+A fan-out is started with a function that takes what arrives, and publishes: what is published reaches ALL instances, the publisher's too, and
+all of them see the messages of one channel in the same order. To write one of your own, subclass `Fanout` (see the README for an
+example of thirty lines) and name its factory in CLOUD_SOCKETS_PUBSUB_PROVIDER.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+
+class Publication(NamedTuple):
+    """What goes out: a message as JSON, with what carriers and filters may want to know of it without reading it."""
+
+    data: bytes
+    attributes: Mapping[str, str]
+
+    @property
+    def order(self) -> str:
+        """Publications of the same order stay in order: the channel, else the user, else one for all the rest."""
+        return self.attributes.get("channel") or self.attributes.get("userTag") or ""
+
+
+class Delivery(NamedTuple):
+    """What came in. `id` is the carrier's own and the same on all instances, as is `publish_time_ns` (Unix time); None where it has none."""
+
+    data: bytes
+    attributes: Mapping[str, str]
+    id: str | None = None
+    publish_time_ns: int | None = None
+
+
+Deliver = Callable[[Delivery], None]
+
+
+class FanoutStartError(Exception):
+    """The fan-out can never start as things are; the text names what is missing and what mends it."""
+
+
+class Fanout(ABC):
+    """Carries publications to all instances."""
+
+    @abstractmethod
+    async def start(self, deliver: Deliver) -> None:
+        """Begin to hand what arrives to `deliver`, in order; return when it does arrive.
+
+        May take as long as it takes: what cannot be reached now is tried again. Raises FanoutStartError where trying again is no use.
+        """
+
+    @abstractmethod
+    async def publish(self, publication: Publication) -> str | None:
+        """Return once the carrier has ACCEPTED it, with the carrier's id for it, if any.
+
+        Up to its first await this runs in the order of the calls, so what is queued there keeps its order. Raises MessageError: `unavailable`
+        where it may work later, `too_large` where it never fits.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was accepted for publishing, leave nothing behind. May be called at any time, also before or during `start`."""
+
+    def unready_reasons(self) -> list[str]:
+        """Why nothing may be arriving right now, in plain words; empty while all is well."""
+        return []
+
+    @property
+    def reaches_others(self) -> bool:
+        """Whether there may be other instances behind it."""
+        return True

@@ -1,0 +1,91 @@
+"""Every metric, in one table. The only importer of prometheus_client.
+
+Labels take values from fixed sets only: nothing that a client or publisher sends becomes a label.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+
+class Metrics:
+    """The metrics of one instance, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        counter, gauge = self._counter, self._gauge
+
+        self.connections = gauge("connections", "Open WebSocket connections")
+        self.connections_opened = counter("connections_opened", "WebSocket connections that were accepted")
+        self.connections_refused = counter(
+            "connections_refused",
+            "Upgrades that were refused, by reason: draining, full, origin, unauthenticated",
+            "reason",
+        )
+        self.connections_closed = counter(
+            "connections_closed", "Connections that ended, by close code; 0: the client ended it", "code"
+        )
+        self.users = gauge("users", "Users with at least one connection")
+        self.channels = gauge("channels", "Channels with at least one subscription")
+        self.subscriptions = gauge("subscriptions", "Subscriptions (channel and subId) with at least one connection")
+
+        self.received = counter("messages_received", "Messages from WebSocket clients that were well-formed")
+        self.errors = counter("errors", "Messages that were answered with an error, by its code", "code")
+        self.published = counter(
+            "messages_published",
+            "Messages handed to a fan-out, by fan-out (shared, local) and result (accepted, refused, failed)",
+            "fanout",
+            "result",
+        )
+        self.publish_backlog_bytes = gauge(
+            "publish_backlog_bytes", "Bytes handed to the shared fan-out and not accepted yet"
+        )
+        self.publish_backlog_messages = gauge(
+            "publish_backlog_messages", "Messages handed to the shared fan-out and not accepted yet"
+        )
+        self.arrived = counter("messages_arrived", "Messages that a fan-out handed in and that were delivered on")
+        self.duplicates = counter(
+            "duplicates_dropped", "Messages that came again, by what they were known by: pubsub_id, sequence, id", "by"
+        )
+        self.malformed = counter(
+            "malformed_dropped", "Messages from the topic that could not be used, by the error's code", "code"
+        )
+        self.sent = counter("messages_sent", "Frames handed to connections")
+        self.buffered_bytes = gauge("buffered_bytes", "Bytes that wait for connections to take them")
+
+        self.acks_pending = gauge("acks_pending", "Messages that connections have yet to acknowledge")
+        self.acks_resent = counter("acks_resent", "Messages sent again because no acknowledgement came")
+        self.acks_given_up = counter(
+            "acks_given_up",
+            "Messages whose acknowledgement is no longer waited for, by reason: timeout, too_many, disconnected",
+            "reason",
+        )
+        self.handler_calls = counter(
+            "handler_calls", "Custom handlers that ended, by result: done, failed, timeout", "result"
+        )
+
+        self.pubsub_hearing = gauge("pubsub_hearing", "1 while this instance hears its own messages on the topic")
+        self.pubsub_received = counter("pubsub_messages_received", "Messages that Pub/Sub delivered, loopbacks too")
+        self.publish_requests = counter(
+            "pubsub_publish_requests", "Publish requests to Pub/Sub, by result: stored, retried, failed", "result"
+        )
+        self.pubsub_streams = counter("pubsub_streams", "Streaming pulls that were opened")
+        self.pubsub_subscriptions_made = counter("pubsub_subscriptions_made", "Instance subscriptions that were made")
+        self.pubsub_gaps = counter("pubsub_gaps", "Times after which messages may be missing on this instance")
+
+    def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Have a gauge read its value when it is asked for."""
+        gauge.set_function(value)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"cloud_sockets_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"cloud_sockets_{name}", text, registry=self._registry)

@@ -1,0 +1,17 @@
+"""Why a socket is closed, and whether its client should come back (3000-3499: yes, 3500-3999: no)."""
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    INVALID_UTF8 = 1007
+    TOO_BIG = 1009
+    SERVICE_RESTART = 1012
+    SLOW_CONSUMER = 3008
+    TOO_MANY_ERRORS = 3501
+    LOGGED_OUT = 3503
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether the client should open a new socket after this close."""
+        return self is CloseCode.SERVICE_RESTART or 3000 <= self < 3500

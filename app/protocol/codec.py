@@ -1,0 +1,237 @@
+"""JSON in and out: the only module that knows how a message is written.
+
+A message is taken apart at its top level only. Every value that the service does not have to understand stays the JSON text that it was, so
+that numbers, escapes and the order of keys in a payload reach the receivers as they were sent.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from app.protocol.errors import ErrorCode, MessageError
+from app.protocol.messages import NAME_RULE, Message, is_name
+
+MAX_DEPTH = 128
+MAX_SHOWN_LENGTH = 1024
+"""How many characters of an unreadable message come back in its error."""
+
+_SET_BY_SERVICE = ("sentDateTime", "pubsubId", "position", "isRetry", "lastRetryDateTime", "recovered")
+_NAMES = {"type": "type", "channel": "channel", "subId": "sub_id", "userTag": "user_tag", "id": "id"}
+_INTEGER = re.compile(rb"-?[0-9]{1,255}")
+_BRACKETS_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+', re.DOTALL)
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_STRING = msgspec.json.Decoder(str)
+_PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str)
+
+
+class Frame(NamedTuple):
+    """One WebSocket text frame's content, encoded once for all its receivers. `size` is in bytes."""
+
+    text: str
+    size: int
+
+
+class Decoded(NamedTuple):
+    """What came of one text: `message`, or the `error` that its sender is told, with the request's `ack_id` and the text to show (`shown`)."""
+
+    message: Message | None
+    error: MessageError | None
+    ack_id: Raw | None
+    shown: Raw | str
+
+
+def decode(text: str) -> Decoded:
+    """Read a client's message. Never raises for any text."""
+    fields: dict[str, Raw] | None = None
+    ack_id: Raw | None = None
+    try:
+        fields = _split(text)
+        ack_id = _take_ack_id(fields)
+        message = _message(fields, ack_id)
+    except MessageError as error:
+        readable = fields is not None
+        return Decoded(None, error, ack_id, Raw(text.encode()) if readable else text[:MAX_SHOWN_LENGTH])
+    return Decoded(message, None, ack_id, Raw(text.encode()))
+
+
+def decode_published(data: bytes) -> Message:
+    """Read a message that was published as a whole (form 1 of section 4). Raises MessageError."""
+    fields = _split(_text(data))
+    fields.pop("ackId", None)
+    sent_date_time = _string(fields.get("sentDateTime"))
+    return msgspec.structs.replace(_message(fields, None), sent_date_time=sent_date_time)
+
+
+def decode_attributes(attributes: Mapping[str, str], data: bytes) -> Message:
+    """Read a message that was published as a payload alone, with the rest in attributes (form 2 of section 4). Raises MessageError."""
+    names = {}
+    for key in ("type", "channel", "subId", "userTag"):
+        value = attributes.get(key)
+        if value is None:
+            continue
+        if not is_name(value):
+            raise _not_a_name(key)
+        names[_NAMES[key]] = value
+    return Message(**names, payload=_payload(data))  # type: ignore[arg-type]
+
+
+def _payload(data: bytes) -> Raw | None:
+    if not data:
+        return None
+    _check_depth(_text(data))
+    try:
+        return Raw(bytes(msgspec.json.decode(data, type=Raw)))
+    except msgspec.DecodeError as error:
+        raise MessageError(ErrorCode.INVALID_JSON, f"the payload is not JSON: {_lower(error)}") from None
+
+
+def from_object(value: Mapping[str, Any]) -> Message:
+    """Make a message of a dict, as custom handlers and embedders write it. Raises MessageError, TypeError where a value has no JSON."""
+    fields = _split(msgspec.json.encode(value).decode())
+    fields.pop("ackId", None)
+    return _message(fields, None)
+
+
+def to_object(message: Message) -> dict[str, Any]:
+    """A message as a dict with its values decoded, as custom handlers read it. Raises MessageError."""
+    try:
+        decoded: dict[str, Any] = json.loads(msgspec.json.encode(_fields(message, with_ack_id=True)))
+    except ValueError as error:
+        raise MessageError(ErrorCode.INVALID_FIELD, f"a number cannot be read: {_lower(error)}") from None
+    return decoded
+
+
+def encode(message: Message, **marks: object) -> bytes:
+    """Write a message; `marks` are further top-level properties (such as isRetry=True)."""
+    return msgspec.json.encode(_fields(message) | marks)
+
+
+def encode_frame(message: Message, **marks: object) -> Frame:
+    """Write a message as the frame that its receivers get."""
+    return _frame(encode(message, **marks))
+
+
+def encode_reply(fields: Mapping[str, object]) -> Frame:
+    """Write what the service itself says to one client; what is None is left out."""
+    return _frame(msgspec.json.encode({key: value for key, value in fields.items() if value is not None}))
+
+
+def encode_json(value: object) -> bytes:
+    """Write any plain value, such as a payload or an HTTP answer. Raises TypeError where a value has no JSON."""
+    return msgspec.json.encode(value)
+
+
+def _frame(data: bytes) -> Frame:
+    return Frame(data.decode(), len(data))
+
+
+def _fields(message: Message, *, with_ack_id: bool = False) -> dict[str, object]:
+    fields = {
+        "type": message.type,
+        "channel": message.channel,
+        "subId": message.sub_id,
+        "userTag": message.user_tag,
+        "payload": message.payload,
+        **message.extras,
+        "id": message.id,
+        "sentDateTime": message.sent_date_time,
+        "pubsubId": message.pubsub_id,
+        "ackId": message.ack_id if with_ack_id else None,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MessageError(ErrorCode.INVALID_JSON, f"not UTF-8 at byte {error.start}") from None
+
+
+def _split(text: str) -> dict[str, Raw]:
+    """Split an object into its top-level properties, each as the JSON it was."""
+    _check_depth(text)
+    data = text.encode()
+    try:
+        fields = _OBJECT.decode(data)
+    except msgspec.ValidationError:
+        raise MessageError(ErrorCode.NOT_AN_OBJECT, 'a message is a JSON object, such as {"type": "getInfo"}') from None
+    except msgspec.DecodeError as error:
+        raise MessageError(ErrorCode.INVALID_JSON, f"not JSON: {_lower(error)}") from None
+    _check_duplicate_keys(text, data, fields)
+    return fields
+
+
+def _lower(error: Exception) -> str:
+    text = str(error).removeprefix("JSON is malformed: ")
+    return text[:1].lower() + text[1:]
+
+
+def _check_depth(text: str) -> None:
+    if text.count("[") + text.count("{") <= MAX_DEPTH:  # nearly always: not enough brackets to be too deep
+        return
+    depth = 0
+    for bracket in _BRACKETS_OUTSIDE_STRINGS.sub("", text):
+        if bracket in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise MessageError(ErrorCode.TOO_DEEP, f"JSON may be at most {MAX_DEPTH} levels deep")
+        elif bracket in "]}":
+            depth -= 1
+
+
+def _check_duplicate_keys(text: str, data: bytes, fields: Mapping[str, Raw]) -> None:
+    # The decoder keeps the last of two equal keys. The shortest text that has just these fields is {"key":value,...}; a text of that
+    # length has no room for another key, so only one with white space, escaped keys or a duplicate is read a second time.
+    shortest = 1 + max(1, sum(len(key.encode()) + len(bytes(value)) + 4 for key, value in fields.items()))
+    if len(data) == shortest:
+        return
+    try:
+        pairs = _PAIRS.decode(text)
+    except (ValueError, RecursionError):  # stricter than the first reading, for instance about white space
+        raise MessageError(ErrorCode.INVALID_JSON, "not JSON") from None
+    if len(pairs) != len(fields):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise MessageError(ErrorCode.DUPLICATE_KEY, f"the key {json.dumps(twice)} stands twice")
+
+
+def _string(written: Raw | None) -> str | None:
+    """The string that this JSON is, None for any other value."""
+    return _STRING.decode(written) if written is not None and bytes(written).startswith(b'"') else None
+
+
+def _not_a_name(key: str) -> MessageError:
+    return MessageError(ErrorCode.INVALID_FIELD, f"{key} must be {NAME_RULE}")
+
+
+def _take_ack_id(fields: dict[str, Raw]) -> Raw | None:
+    value = fields.pop("ackId", None)
+    if value is None:
+        return None
+    if _INTEGER.fullmatch(value) or is_name(_string(value)):
+        return Raw(bytes(value))
+    raise MessageError(ErrorCode.INVALID_FIELD, f"ackId must be an integer or {NAME_RULE}")
+
+
+def _message(fields: dict[str, Raw], ack_id: Raw | None) -> Message:
+    """Build the message; takes `fields` apart."""
+    if "type" not in fields:
+        raise MessageError(ErrorCode.MISSING_FIELD, "type is missing")
+    for name in _SET_BY_SERVICE:
+        fields.pop(name, None)
+    names: dict[str, str] = {}
+    for key, attribute in _NAMES.items():
+        written = fields.pop(key, None)
+        if written is None:
+            continue
+        value = _string(written)
+        if value is None or not is_name(value):
+            raise _not_a_name(key)
+        names[attribute] = value
+    payload = fields.pop("payload", None)
+    return Message(**names, ack_id=ack_id, payload=payload, extras=fields)  # type: ignore[arg-type]

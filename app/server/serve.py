@@ -1,0 +1,69 @@
+"""Serving an ASGI app with Hypercorn, its signals and its end in our own hands."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import hypercorn.asyncio
+from hypercorn.config import Config
+
+from app.server.websocket_stream import teach_hypercorn
+
+logger = logging.getLogger("app.server")
+
+BACKLOG = 2048
+"""Connections that the kernel holds until they are accepted: all clients of another instance may come at once."""
+STOP_TIMEOUT = 1.5
+"""Seconds, after the drain, for HTTP requests that are still being answered."""
+
+
+class ServerConfig(Config):
+    """Hypercorn's configuration, with what our WebSocket stream wants to know."""
+
+    websocket_deflate = True
+
+
+async def serve(app: Any, *, port: int, max_payload: int, deflate: bool, until: Callable[[], Awaitable[None]]) -> None:
+    """Serve on all addresses until `until` returns, which is where the sockets are drained.
+
+    Since Python 3.12 Hypercorn waits for every open socket before its own graceful timeout counts, so it never comes to an end by itself: the
+    drain comes first, and what it leaves is cancelled. Raises OSError where the port cannot be had.
+    """
+    config = ServerConfig()
+    config.bind = [f"0.0.0.0:{port}"]
+    config.backlog = BACKLOG
+    config.accesslog = None
+    config.errorlog = logger
+    config.include_server_header = False
+    config.graceful_timeout = STOP_TIMEOUT
+    config.websocket_max_message_size = max_payload
+    config.websocket_deflate = deflate
+    loop = asyncio.get_running_loop()
+    drained = asyncio.Event()
+
+    async def drain() -> None:
+        await until()
+        drained.set()
+
+    with teach_hypercorn():
+        serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=drain))
+        draining = asyncio.create_task(drained.wait())
+        try:
+            await asyncio.wait({serving, draining}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving}, timeout=STOP_TIMEOUT)
+            if not serving.done():
+                logger.warning("HTTP requests did not end in time and are cut")
+                loop.set_exception_handler(_ignore_cancelled)
+        finally:
+            draining.cancel()
+            serving.cancel()
+            await asyncio.wait({serving})
+        if not serving.cancelled():
+            serving.result()
+
+
+def _ignore_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # Before Python 3.12 asyncio's streams report a cancelled connection as an error of their own.
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)

@@ -1,0 +1,33 @@
+"""The Quart app: its routes, and how it is tied to the hub's life."""
+
+from quart import Quart, Response
+from werkzeug.exceptions import HTTPException
+
+from app.hub import Hub
+from app.protocol import codec
+from app.web.door import Door
+from app.web.http import http_routes
+from app.web.sockets import socket_routes
+
+EXTENSION = "cloud_sockets"
+
+
+def create_quart(hub: Hub, door: Door, *, path: str, max_payload: int, secret_key: str | None) -> Quart:
+    """An app that opens the hub when it is started and closes it when it is stopped."""
+    app = Quart("app", static_folder=None)
+    app.secret_key = secret_key
+    app.extensions[EXTENSION] = hub
+    app.config["MAX_CONTENT_LENGTH"] = max_payload
+    app.register_blueprint(http_routes(hub, door, path))
+    app.register_blueprint(socket_routes(hub, door, path))
+    app.before_serving(hub.open)
+    app.after_serving(hub.close)
+    app.register_error_handler(HTTPException, _json_error)
+    return app
+
+
+async def _json_error(error: HTTPException) -> Response:
+    headers = {name: value for name, value in error.get_headers() if name.lower() in ("allow", "retry-after")}
+    return Response(
+        codec.encode_json({"error": error.description}), error.code, headers, content_type="application/json"
+    )

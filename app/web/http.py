@@ -1,0 +1,133 @@
+"""The HTTP routes: health, publish, info, metrics."""
+
+import logging
+from ipaddress import ip_address
+from typing import Any
+
+from quart import Blueprint, Response, request
+
+from app.hub import Hub
+from app.logs import current_trace, trace_of
+from app.metrics import CONTENT_TYPE
+from app.protocol import codec, messages
+from app.protocol.errors import ErrorCode, MessageError
+from app.web.door import Door
+
+logger = logging.getLogger(__name__)
+
+JSON = "application/json"
+STATUS = {
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.USER_OFFLINE: 404,
+    ErrorCode.UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 500,
+}
+"""The HTTP status of an error; 400 for all others."""
+
+
+def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
+    """All routes that are not the socket's."""
+    routes = Blueprint("http", __name__)
+
+    @routes.before_app_request
+    async def note_trace() -> None:
+        current_trace.set(trace_of(request.headers))
+
+    @routes.get("/health/live")
+    async def live() -> Response:
+        return _answer({"status": "alive"})
+
+    @routes.get("/health/ready")
+    async def ready() -> Response:
+        if reasons := hub.unready_reasons():
+            return _answer({"status": "not ready", "reasons": reasons}, 503)
+        return _answer({"status": "ready", "reasons": []})
+
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        refusal = _refuse_without_key(door, open_to_loopback=True)
+        return refusal or Response(hub.metrics.render(), content_type=CONTENT_TYPE)
+
+    @routes.get("/api/info")
+    async def info() -> Response:
+        return _refuse_without_key(door) or _answer({"type": messages.GET_INFO, **hub.info()})
+
+    @routes.get("/api/info/detail")
+    async def info_detail() -> Response:
+        channel = request.args.get("channel")
+        return _refuse_without_key(door) or _answer({"type": messages.GET_INFO_DETAIL, **hub.info_detail(channel)})
+
+    @routes.post("/api/messages")
+    async def publish() -> Response:
+        if refusal := _refuse_without_key(door):
+            return refusal
+        if request.mimetype != JSON:
+            # A page of another origin can send text without asking first, but not this.
+            return _answer({"error": f"the body must be {JSON}"}, 415)
+        body: bytes = await request.get_data(as_text=False)  # type: ignore[assignment]
+        return await _publish(hub, body)
+
+    @routes.get(socket_path)
+    async def not_a_socket() -> Response:
+        answer = _answer({"error": "this path takes WebSocket connections only"}, 426)
+        answer.headers["Upgrade"] = "websocket"
+        return answer
+
+    return routes
+
+
+async def _publish(hub: Hub, body: bytes) -> Response:
+    try:
+        decoded = codec.decode(body.decode())
+    except UnicodeDecodeError as error:
+        invalid = MessageError(ErrorCode.INVALID_JSON, f"not UTF-8 at byte {error.start}")
+        return _error(hub, invalid, body[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
+    if decoded.message is None:
+        assert decoded.error is not None
+        return _error(hub, decoded.error, decoded.shown)
+    try:
+        published = await hub.publish_from_outside(decoded.message)
+    except MessageError as error:
+        return _error(hub, error, decoded.shown)
+    answer = {"id": published.id, "pubsubId": published.pubsub_id}
+    return _answer({key: value for key, value in answer.items() if value is not None}, 202)
+
+
+def _error(hub: Hub, error: MessageError, shown: Any) -> Response:
+    hub.metrics.errors.labels(error.code.value).inc()
+    answer = _answer(
+        {
+            "type": messages.ERROR,
+            "code": error.code.value,
+            "value": error.value,
+            "msg": shown,
+            "temporary": error.code.temporary,
+        },
+        STATUS.get(error.code, 400),
+    )
+    if error.code.temporary:
+        answer.headers["Retry-After"] = "1"
+    return answer
+
+
+def _refuse_without_key(door: Door, *, open_to_loopback: bool = False) -> Response | None:
+    status = door.check_key(request.headers.get("Authorization"))
+    if status == 200 or (status == 403 and open_to_loopback and _from_loopback()):
+        return None
+    if status == 401:
+        answer = _answer({"error": "an API key is needed: Authorization: Bearer <key>"}, 401)
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+    return _answer({"error": "closed until CLOUD_SOCKETS_API_KEYS is set"}, 403)
+
+
+def _from_loopback() -> bool:
+    """Whether the request comes from beside this process, such as a sidecar. The peer's address, never what a header claims."""
+    try:
+        return ip_address((request.scope.get("client") or ("",))[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _answer(value: object, status: int = 200) -> Response:
+    return Response(codec.encode_json(value), status, content_type=JSON)
