@@ -1,0 +1,30 @@
+FROM python:3.13-slim AS builder
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /venv
+
+# The dependencies have a layer of their own: it changes with the lock, not with the code.
+COPY requirements.lock /build/
+RUN /venv/bin/pip install --require-hashes -r /build/requirements.lock \
+    && /venv/bin/pip uninstall --yes pip \
+    && /venv/bin/python -m compileall -q /venv/lib
+
+COPY app /service/app
+RUN /venv/bin/python -m compileall -q /service/app
+
+
+FROM python:3.13-slim
+
+LABEL org.opencontainers.image.title="cloud-sockets" \
+      org.opencontainers.image.description="Real-time WebSocket fan-out on Google Cloud Run, over Pub/Sub" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+# Nothing is written at run time: a read-only root works.
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY --from=builder /venv /venv
+COPY --from=builder /service /service
+
+WORKDIR /service
+USER 65532:65532
+EXPOSE 8080
+CMD ["python", "-m", "app"]
