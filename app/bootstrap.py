@@ -207,14 +207,18 @@ async def _anonymous(_upgrade: Websocket) -> Guest:
     return Guest(None, None)
 
 
+def _signed_cookie(_upgrade: Websocket) -> dict[str, Any]:
+    return dict(session)  # Quart has read it for this upgrade
+
+
 def _session_reader(settings: Settings) -> Callable[[Websocket], Any]:
-    parser = None if settings.session_parser is None else _load("session_parser", settings.session_parser)
-    if parser is not None and not callable(parser):
+    parser = _signed_cookie if settings.session_parser is None else _load("session_parser", settings.session_parser)
+    if not callable(parser):
         raise _bad("session_parser", settings.session_parser, "a function(websocket) -> session")
 
     async def identify(upgrade: Websocket) -> Guest:
         try:
-            found = session if parser is None else parser(upgrade)
+            found = parser(upgrade)
             if inspect.isawaitable(found):
                 found = await found
         except Exception as error:

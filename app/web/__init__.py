@@ -1,9 +1,10 @@
 """The Quart app: its routes, and how it is tied to the hub's life."""
 
-from quart import Quart, Response
+from quart import Quart, Response, request, websocket
 from werkzeug.exceptions import HTTPException
 
 from app.hub import Hub
+from app.logs import current_trace, trace_of
 from app.protocol import codec
 from app.web.door import Door
 from app.web.http import http_routes
@@ -20,10 +21,20 @@ def create_quart(hub: Hub, door: Door, *, path: str, max_payload: int, secret_ke
     app.config["MAX_CONTENT_LENGTH"] = max_payload
     app.register_blueprint(http_routes(hub, door, path))
     app.register_blueprint(socket_routes(hub, door, path))
+    app.before_request(_note_trace_of_request)
+    app.before_websocket(_note_trace_of_upgrade)
     app.before_serving(hub.open)
     app.after_serving(hub.close)
     app.register_error_handler(HTTPException, _json_error)
     return app
+
+
+async def _note_trace_of_request() -> None:
+    current_trace.set(trace_of(request.headers))
+
+
+async def _note_trace_of_upgrade() -> None:
+    current_trace.set(trace_of(websocket.headers))
 
 
 async def _json_error(error: HTTPException) -> Response:

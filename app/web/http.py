@@ -5,9 +5,9 @@ from ipaddress import ip_address
 from typing import Any
 
 from quart import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.hub import Hub
-from app.logs import current_trace, trace_of
 from app.metrics import CONTENT_TYPE
 from app.protocol import codec, messages
 from app.protocol.errors import ErrorCode, MessageError
@@ -28,10 +28,6 @@ STATUS = {
 def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
     """All routes that are not the socket's."""
     routes = Blueprint("http", __name__)
-
-    @routes.before_app_request
-    async def note_trace() -> None:
-        current_trace.set(trace_of(request.headers))
 
     @routes.get("/health/live")
     async def live() -> Response:
@@ -64,7 +60,11 @@ def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
         if request.mimetype != JSON:
             # A page of another origin can send text without asking first, but not this.
             return _answer({"error": f"the body must be {JSON}"}, 415)
-        body: bytes = await request.get_data(as_text=False)  # type: ignore[assignment]
+        try:
+            body: bytes = await request.get_data(as_text=False)  # type: ignore[assignment]
+        except RequestEntityTooLarge:
+            too_large = MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {hub.limits.max_payload} bytes")
+            return _error(hub, too_large, "")
         return await _publish(hub, body)
 
     @routes.get(socket_path)

@@ -1,9 +1,12 @@
 """A real WebSocket client."""
 
+import asyncio
 import itertools
 import json
+import socket
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -13,8 +16,19 @@ from tests.support.deadline import soon
 Message = dict[str, Any]
 
 
+def narrow_socket() -> socket.socket:
+    """A socket for which the kernel keeps little, so that a client that does not read is soon felt."""
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.setblocking(False)
+    return narrow
+
+
 class Client:
-    """A socket of its own to a server; use it as an async context manager. `welcome` is its first message."""
+    """A socket of its own to a server; use it as an async context manager. `welcome` is its first message.
+
+    `options` are those of `websockets`; `narrow=True` makes it a client that is soon behind when it does not read.
+    """
 
     def __init__(self, url: str, **options: Any) -> None:
         self._url = url
@@ -24,7 +38,12 @@ class Client:
         self.welcome: Message = {}
 
     async def __aenter__(self) -> Self:
-        self._socket = await soon(connect(self._url, **{"compression": None, "max_size": None, **self._options}))
+        options = {"compression": None, "max_size": None, **self._options}
+        if options.pop("narrow", False):
+            options["sock"] = narrow_socket()
+            parts = urlsplit(self._url)
+            await asyncio.get_running_loop().sock_connect(options["sock"], (parts.hostname, parts.port))
+        self._socket = await soon(connect(self._url, **options))
         self.welcome = await self.receive()
         return self
 
