@@ -37,7 +37,7 @@ def _from_any_thread(
 
         return asyncio.run_coroutine_threadsafe(run(), loop).result()  # type: ignore[no-any-return]
 
-    return cast(Callable[Concatenate["MessageDirector", P], T], call)
+    return cast("Callable[Concatenate[MessageDirector, P], T]", call)
 
 
 class MessageDirector:

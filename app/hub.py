@@ -433,7 +433,7 @@ class Hub:
         now = self._clock.monotonic()
         attributes = delivery.attributes
         sender, origin = attributes.get("sender", ""), attributes.get("origin")
-        known_by = self._deduplicator.carried_before(delivery.id, origin, attributes.get("seq"), now)
+        known_by = self._deduplicator.carried_before(delivery.key, origin, attributes.get("seq"), now)
         if known_by is not None:
             self.metrics.duplicates.labels(known_by).inc()
             return
@@ -447,22 +447,25 @@ class Hub:
             self.metrics.malformed.labels(error.code.value).inc()
             logger.warning("dropped the malformed message %s: %s", delivery.id, error)
             return
-        if self._deduplicator.sent_before(sender, message.id or "", now):
+        if message.id is not None and self._deduplicator.sent_before(sender, message.id, now):
             self.metrics.duplicates.labels("id").inc()
             return
         self.metrics.arrived.inc()
         # An announce does not come back to the socket that sent it; the seed's other types do.
         left_out = sender if message.type == messages.ANNOUNCE else None
-        self._send_to_all(self._receivers(audience), message, left_out)
+        self._send_to_all(self._receivers(audience), self._complete(message, delivery), left_out)
 
     def _read(self, delivery: Delivery) -> Message:
         own = "origin" in delivery.attributes
         if len(delivery.data) > self.limits.max_payload + (STAMP_ROOM if own else 0):
             raise MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {self.limits.max_payload} bytes")
         if own or "type" not in delivery.attributes:
-            message = codec.decode_published(delivery.data)
-        else:
-            message = codec.decode_attributes(delivery.attributes, delivery.data)
+            return codec.decode_published(delivery.data)
+        return codec.decode_attributes(delivery.attributes, delivery.data)
+
+    def _complete(self, message: Message, delivery: Delivery) -> Message:
+        """Give a message what all instances agree on: its own id and time where a hub set them, else those of the carrier."""
+        own = "origin" in delivery.attributes
         published = self._clock.now() if delivery.publish_time_ns is None else rfc3339(delivery.publish_time_ns)
         return message.arrived(
             id=message.id or delivery.id or self._clock.new_id(),

@@ -46,11 +46,13 @@ def configure(level: str, *, for_cloud_run: bool, project: str | None) -> None:
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     else:
-        last = [structlog.dev.ConsoleRenderer(
+        last = [
+            structlog.dev.ConsoleRenderer(
                 timestamp_key="time",
                 colors=sys.stderr.isatty(),
                 exception_formatter=structlog.dev.plain_traceback,
-            )]
+            )
+        ]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=common,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],

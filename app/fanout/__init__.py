@@ -30,6 +30,11 @@ class Delivery(NamedTuple):
     id: str | None = None
     publish_time_ns: int | None = None
 
+    @property
+    def key(self) -> str | None:
+        """By what it is known when it comes again. The time belongs to it: an emulator that is started anew counts from 1 again."""
+        return None if self.id is None else f"{self.id} {self.publish_time_ns or 0}"
+
 
 Deliver = Callable[[Delivery], None]
 

@@ -7,7 +7,7 @@ class Bus:
     """What the hubs of one process hang on: one hub as a rule, several in a test of a cluster."""
 
     def __init__(self) -> None:
-        self.members: dict["EmbeddedFanout", Deliver] = {}
+        self.members: dict[EmbeddedFanout, Deliver] = {}
 
 
 class EmbeddedFanout(Fanout):

@@ -91,7 +91,7 @@ class WebSocketStream(WSStream):
             self._control.release()
         await super().handle(event)
         if isinstance(event, Request) and not self.closed:  # the app's task has not run yet
-            self.scope["extensions"][CONTROL] = cast(Any, self._control)
+            self.scope["extensions"][CONTROL] = cast("Any", self._control)
             if not getattr(self.config, "websocket_deflate", True):
                 self.handshake.extensions = None
 

@@ -103,7 +103,9 @@ def message_of(size: int, character: str = "x") -> str:
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
 @pytest.mark.parametrize("character", ["x", "é", "名"])
-async def test_the_largest_message_is_counted_in_bytes_after_decompression(compression: str | None, character: str) -> None:
+async def test_the_largest_message_is_counted_in_bytes_after_decompression(
+    compression: str | None, character: str
+) -> None:
     async with Server(CLOUD_SOCKETS_MAX_PAYLOAD="1000") as server:
         async with Client(server.url, compression=compression) as ann:
             await ann.send(message_of(1000, character))

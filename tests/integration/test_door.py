@@ -48,7 +48,10 @@ async def test_with_sessions_a_laptop_is_as_strict() -> None:
 async def test_a_list_of_origins_replaces_the_default() -> None:
     async with Server(CLOUD_SOCKETS_ALLOWED_ORIGINS="https://app.example.com") as server:
         assert [await status(server, origin) for origin in (None, "https://app.example.com")] == [101, 101]
-        assert [await status(server, origin) for origin in ("http://localhost", "https://app.example.com:8443")] == [403, 403]
+        assert [await status(server, origin) for origin in ("http://localhost", "https://app.example.com:8443")] == [
+            403,
+            403,
+        ]
 
 
 HTTP = [("GET", "/metrics"), ("GET", "/api/info"), ("GET", "/api/info/detail"), ("POST", "/api/messages")]

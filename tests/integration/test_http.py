@@ -9,7 +9,9 @@ from tests.support.process import Server
 async def test_what_is_posted_reaches_the_sockets() -> None:
     async with Server() as server, Client(server.url) as ann:
         await ann.subscribe("news", "a")
-        answer = await server.post("/api/messages", b'{"type":"announce","channel":"news","payload":1e400,"own":1,"ackId":1}')
+        answer = await server.post(
+            "/api/messages", b'{"type":"announce","channel":"news","payload":1e400,"own":1,"ackId":1}'
+        )
         assert answer.status == 202
         text = await ann.receive_text()
         assert '"payload":1e400,' in text
@@ -64,7 +66,9 @@ async def test_only_json_is_taken() -> None:
         for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
             answer = await server.request("POST", "/api/messages", b'{"type":"announce"}', {"content-type": kind})
             assert answer.status == 415
-        answer = await server.post("/api/messages", {"type": "announce"}, content_type="application/json; charset=utf-8")
+        answer = await server.post(
+            "/api/messages", {"type": "announce"}, content_type="application/json; charset=utf-8"
+        )
         assert answer.status in (202, 415)
         preflight = await server.request("OPTIONS", "/api/messages", None, {"origin": "https://evil.example"})
         assert not any(name.startswith("access-control") for name in preflight.headers)

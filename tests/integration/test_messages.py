@@ -59,19 +59,23 @@ async def test_the_three_forms_of_unsubscribe_answer_what_they_took_away() -> No
 
 
 async def test_announce_reaches_a_subscription_a_channel_or_all_that_are_subscribed() -> None:
-    async with Server() as server, Client(server.url) as sender:
-        async with Client(server.url) as a, Client(server.url) as b, Client(server.url) as c, Client(server.url) as none:
-            await a.subscribe("news", "a")
-            await b.subscribe("news", "b")
-            await c.subscribe("sport", "c")
-            await sender.send({"type": "announce", "channel": "news", "subId": "a", "payload": "subscription"})
-            await sender.send({"type": "announce", "channel": "news", "payload": "channel"})
-            await sender.send({"type": "announce", "payload": "all"})
-            assert [message["payload"] for message in await a.collect(3)] == ["subscription", "channel", "all"]
-            assert [message["payload"] for message in await b.collect(2)] == ["channel", "all"]
-            assert [message["payload"] for message in await c.collect(1)] == ["all"]
-            for client in (a, b, c, none, sender):
-                assert await client.nothing_came()
+    async with (
+        Server() as server, Client(server.url) as sender, Client(server.url) as a,
+        Client(server.url) as b,
+        Client(server.url) as c,
+        Client(server.url) as none,
+    ):
+        await a.subscribe("news", "a")
+        await b.subscribe("news", "b")
+        await c.subscribe("sport", "c")
+        await sender.send({"type": "announce", "channel": "news", "subId": "a", "payload": "subscription"})
+        await sender.send({"type": "announce", "channel": "news", "payload": "channel"})
+        await sender.send({"type": "announce", "payload": "all"})
+        assert [message["payload"] for message in await a.collect(3)] == ["subscription", "channel", "all"]
+        assert [message["payload"] for message in await b.collect(2)] == ["channel", "all"]
+        assert [message["payload"] for message in await c.collect(1)] == ["all"]
+        for client in (a, b, c, none, sender):
+            assert await client.nothing_came()
 
 
 async def test_a_connection_in_two_sub_ids_gets_a_channel_announce_once() -> None:
@@ -195,40 +199,42 @@ async def test_what_the_service_sets_itself_cannot_be_forged() -> None:
 
 async def test_info_is_in_the_seeds_shape() -> None:
     async with Server(
-        CLOUD_SOCKETS_ACK_MESSAGE_TYPES="announce", K_REVISION="hub-00042", SECRET_KEY="hush", CLOUD_SOCKETS_API_KEYS="quiet"
-    ) as server:
-        async with Client(server.url) as ann, Client(server.url) as bob:
-            await bob.subscribe("todoList1234", "todo1234")
-            await bob.subscribe("todoList1234", "todo5678")
-            for number in range(3):
-                await ann.ask({"type": "announce", "channel": "todoList1234", "id": f"m{number}"})
-            info = await ann.ask({"type": "getInfo"})
-            assert info["type"] == "getInfo"
-            server_info = info["serverInfo"]
-            assert server_info["instanceId"] == ann.welcome["instanceId"]
-            assert server_info["revision"] == "hub-00042"
-            assert server_info["eventEmitterListeners"] == ["todoList1234"]
-            assert server_info["customPubSub"] is False
-            assert server_info["options"]["ackMessageTypes"] == ["announce"]
-            assert server_info["options"]["msgResendDelay"] == 60000
-            assert info["connectionInfo"] == {"totalConnections": 2}
-            assert info["messageInfo"] == {"totalConnectionsAwaitingAck": 1, "totalAwaitingMsgs": 3}
-            assert info["channelInfo"] == {"totalConnections": 1, "totalChannels": 1, "totalSubscriptions": 2}
-            assert info["uniqUserNameCount"] == 0
+        CLOUD_SOCKETS_ACK_MESSAGE_TYPES="announce",
+        K_REVISION="hub-00042",
+        SECRET_KEY="hush",
+        CLOUD_SOCKETS_API_KEYS="quiet",
+    ) as server, Client(server.url) as ann, Client(server.url) as bob:
+        await bob.subscribe("todoList1234", "todo1234")
+        await bob.subscribe("todoList1234", "todo5678")
+        for number in range(3):
+            await ann.ask({"type": "announce", "channel": "todoList1234", "id": f"m{number}"})
+        info = await ann.ask({"type": "getInfo"})
+        assert info["type"] == "getInfo"
+        server_info = info["serverInfo"]
+        assert server_info["instanceId"] == ann.welcome["instanceId"]
+        assert server_info["revision"] == "hub-00042"
+        assert server_info["eventEmitterListeners"] == ["todoList1234"]
+        assert server_info["customPubSub"] is False
+        assert server_info["options"]["ackMessageTypes"] == ["announce"]
+        assert server_info["options"]["msgResendDelay"] == 60000
+        assert info["connectionInfo"] == {"totalConnections": 2}
+        assert info["messageInfo"] == {"totalConnectionsAwaitingAck": 1, "totalAwaitingMsgs": 3}
+        assert info["channelInfo"] == {"totalConnections": 1, "totalChannels": 1, "totalSubscriptions": 2}
+        assert info["uniqUserNameCount"] == 0
 
-            detail = await ann.ask({"type": "getInfoDetail"})
-            assert detail["type"] == "getInfoDetail"
-            assert {key: detail[key] for key in ("serverInfo", "connectionInfo")} == {
-                "serverInfo": server_info,
-                "connectionInfo": info["connectionInfo"],
-            }
-            assert detail["messageInfo"]["awaitingMessages"] == ["m0", "m1", "m2"]
-            assert detail["uniqUserNames"] == []
-            assert detail["channelInfo"]["channels"] == {
-                "todoList1234": [{"subId": "todo1234", "numConnections": 1}, {"subId": "todo5678", "numConnections": 1}]
-            }
-            assert "hush" not in json.dumps(detail)
-            assert "quiet" not in json.dumps(detail)
+        detail = await ann.ask({"type": "getInfoDetail"})
+        assert detail["type"] == "getInfoDetail"
+        assert {key: detail[key] for key in ("serverInfo", "connectionInfo")} == {
+            "serverInfo": server_info,
+            "connectionInfo": info["connectionInfo"],
+        }
+        assert detail["messageInfo"]["awaitingMessages"] == ["m0", "m1", "m2"]
+        assert detail["uniqUserNames"] == []
+        assert detail["channelInfo"]["channels"] == {
+            "todoList1234": [{"subId": "todo1234", "numConnections": 1}, {"subId": "todo5678", "numConnections": 1}]
+        }
+        assert "hush" not in json.dumps(detail)
+        assert "quiet" not in json.dumps(detail)
 
 
 async def test_info_of_one_channel_lists_that_channel_only() -> None:

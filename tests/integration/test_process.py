@@ -15,7 +15,10 @@ from tests.support.process import Server
 
 async def test_bad_variables_are_all_told_at_once_before_anything_listens() -> None:
     server = Server(
-        CLOUD_SOCKETS_MAX_PAYLOAD="lots", CLOUD_SOCKETS_PATH="ws", CLOUD_SOCKETS_AUTH="none", CLOUD_SOCKETS_API_KEYS="two words"
+        CLOUD_SOCKETS_MAX_PAYLOAD="lots",
+        CLOUD_SOCKETS_PATH="ws",
+        CLOUD_SOCKETS_AUTH="none",
+        CLOUD_SOCKETS_API_KEYS="two words",
     )
     await server.start()
     assert await server.wait() == 2

@@ -30,7 +30,12 @@ async def test_the_whole_flow() -> None:
         reply = await client.subscribe("todoList1234", "todo1234")
         assert (reply["type"], reply["channel"], reply["subId"]) == ("ack", "todoList1234", "todo1234")
         subscribed = {"todoList1234": [{"subId": "todo1234", "numConnections": 1}]}
-        assert await detail() == {"listeners": ["todoList1234"], "connections": 3, "channels": subscribed, "awaiting": []}
+        assert await detail() == {
+            "listeners": ["todoList1234"],
+            "connections": 3,
+            "channels": subscribed,
+            "awaiting": [],
+        }
 
         # 9 to 12: announces to the subscription, to the channel, to all; each gets id and sentDateTime
         announce = {"type": "announce", "payload": {"subject": "New todo"}}

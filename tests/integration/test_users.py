@@ -92,7 +92,9 @@ async def test_a_user_object_is_refused_until_it_is_said_what_identifies_it() ->
 
 
 async def test_a_notification_reaches_every_connection_of_a_user_by_any_of_its_tags() -> None:
-    async with Server(CLOUD_SOCKETS_SETUP_HTTP_USER="true", SECRET_KEY=SECRET, CLOUD_SOCKETS_INCLUDE_USER_PROPS="id,mail") as server:
+    async with Server(
+        CLOUD_SOCKETS_SETUP_HTTP_USER="true", SECRET_KEY=SECRET, CLOUD_SOCKETS_INCLUDE_USER_PROPS="id,mail"
+    ) as server:
         ann = await cookie_for({"id": 7, "mail": "a@b.c"})
         bob = await cookie_for({"id": 8, "mail": "b@b.c"})
         async with client_of(server, ann) as one, client_of(server, ann) as two, client_of(server, bob) as sender:

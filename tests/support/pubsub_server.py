@@ -135,7 +135,9 @@ class PubSubServer:
         """End all streams, with a status or (None) in order."""
         for subscription in self.subscriptions.values():
             for end in tuple(subscription.ends):
-                end.set_result(None if code is None else Refusal(code, "The service was unable to fulfill your request."))
+                end.set_result(
+                    None if code is None else Refusal(code, "The service was unable to fulfill your request.")
+                )
 
     def deliver_again(self, message: Any) -> None:
         """Have a message come to all subscriptions once more, however late."""
@@ -241,7 +243,9 @@ class PubSubServer:
         self.streams_opened += 1
         end: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
         subscription.ends.add(end)
-        subscription.backlog.extendleft(reversed(subscription.unacked.values()))  # what was not acknowledged comes again
+        subscription.backlog.extendleft(
+            reversed(subscription.unacked.values())
+        )  # what was not acknowledged comes again
         subscription.unacked.clear()
 
         async def take_acks() -> None:

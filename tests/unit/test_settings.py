@@ -17,7 +17,12 @@ def lines(**variables: str) -> dict[str, str]:
 
 def test_an_empty_environment_is_a_laptop() -> None:
     settings = read()
-    assert (settings.port, settings.path, settings.auth_mode, settings.on_cloud_run) == (8080, "/ws", "anonymous", False)
+    assert (settings.port, settings.path, settings.auth_mode, settings.on_cloud_run) == (
+        8080,
+        "/ws",
+        "anonymous",
+        False,
+    )
     assert settings.shared_types == frozenset()
 
 

@@ -15,7 +15,7 @@ import grpc
 
 from app.backoff import Backoff
 from app.fanout import Deliver, Delivery, FanoutStartError
-from app.fanout.pubsub.client import PERMISSIONS, PubSubClient, PubsubMessage, PubSubError, Stream
+from app.fanout.pubsub.client import PERMISSIONS, PubSubClient, PubSubError, PubsubMessage, Stream
 from app.fanout.pubsub.names import all_ordering_keys, instance_subscription_id, ordering_key
 from app.metrics import Metrics
 from app.protocol.messages import OWN_PREFIX

@@ -15,7 +15,7 @@ import grpc
 
 from app.backoff import Backoff
 from app.fanout import Publication
-from app.fanout.pubsub.client import PubSubClient, PubsubMessage, PubSubError
+from app.fanout.pubsub.client import PubSubClient, PubSubError, PubsubMessage
 from app.fanout.pubsub.names import ordering_key
 from app.metrics import Metrics
 from app.protocol.errors import ErrorCode, MessageError

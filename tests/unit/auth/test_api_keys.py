@@ -10,7 +10,9 @@ def test_any_of_the_keys_opens(header: str) -> None:
     assert ApiKeys(["one", "two"], open_without=False).access(header) is Access.GRANTED
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer on", "Bearer one,two", "Basic one", "one", "Bearer é"])
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Bearer on", "Bearer one,two", "Basic one", "one", "Bearer é"]
+)
 def test_anything_else_does_not(header: str | None) -> None:
     assert ApiKeys(["one", "two"], open_without=True).access(header) is Access.NO_KEY
 

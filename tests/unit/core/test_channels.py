@@ -68,7 +68,11 @@ def test_it_agrees_with_a_plain_set_of_memberships(taken: list[Step]) -> None:
 
     def matching(connection: int, channel: int, sub_id: int) -> Iterator[tuple[int, str, str]]:
         for entry in model:
-            if entry[0] == connection and channel in (-1, int(entry[1])) and (channel == -1 or sub_id in (-1, int(entry[2]))):
+            if (
+                entry[0] == connection
+                and channel in (-1, int(entry[1]))
+                and (channel == -1 or sub_id in (-1, int(entry[2])))
+            ):
                 yield entry
 
     for subscribe, connection, channel, sub_id in taken:
