@@ -1,4 +1,4 @@
-"""Real-time WebSocket fan-out on Google Cloud Run. `python -m app` is the service; `create_app` is for those who embed it."""
+"""Real-time WebSocket fan-out on Google Cloud Run: `python -m app` serves it, `create_app` embeds it."""
 
 from app.bootstrap import create_app
 from app.settings import Settings, SettingsError

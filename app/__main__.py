@@ -49,8 +49,8 @@ async def run(settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
 
     async def until_stopped() -> None:
-        assert hub.failed is not None
-        hub.failed.add_done_callback(lambda _: stop.set())
+        if hub.failed is not None:
+            hub.failed.add_done_callback(lambda _: stop.set())
         await stop.wait()
         logger.info("stopping: %d connections are sent elsewhere", len(hub.connections))
         await hub.drain()

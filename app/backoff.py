@@ -4,7 +4,7 @@ import random
 
 
 class Backoff:
-    """Waits that double from `first` to `longest` seconds; each is drawn between half and all of itself, so that many do not try at once."""
+    """Waits from `first` to `longest` seconds, doubling; each drawn from its upper half, so not all try at once."""
 
     def __init__(self, first: float, longest: float, chance: random.Random) -> None:
         self._first = first

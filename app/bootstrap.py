@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 def create_app(settings: Settings, *, fanout: Fanout | None = None, clock: Clock | None = None) -> Quart:
     """A Quart app with its hub in `app.extensions["cloud_sockets"]`.
 
-    `fanout` and `clock` replace what the settings say and the real time, for tests. Raises SettingsError for what does not fit together,
-    FanoutStartError where the fan-out cannot be made.
+    `fanout` and `clock` replace what the settings say and the real time, for tests. Raises SettingsError for what does
+    not fit together, FanoutStartError where the fan-out cannot be made.
     """
     if problems := dict(settings.problems()):
         raise SettingsError([describe(field, getattr(settings, field), allowed) for field, allowed in problems.items()])
@@ -165,7 +165,7 @@ def _make_provider(settings: Settings, instance_id: str) -> Fanout:
 
 
 def _make_pubsub(settings: Settings, topic: str, instance_id: str, metrics: Metrics, clock: Clock) -> Fanout:
-    from app.fanout import pubsub  # not before it is needed: it takes a second of CPU to import
+    from app.fanout import pubsub  # noqa: PLC0415  # not before it is needed: it takes a second of CPU to import
 
     if topic.startswith("projects/"):
         _, project, _, topic = topic.split("/")

@@ -39,7 +39,7 @@ class Outgoing:
 
 
 class Connection:
-    """A client's socket as the hub sees it: frames go in at once and in order, a task of the web side takes them out."""
+    """A client's socket as the hub sees it: frames go in at once, in order, and a task of the web takes them out."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Connection:
         return self.close_code is None
 
     def close(self, code: CloseCode, reason: str, farewell: Frame | None = None) -> None:
-        """Send what waits, then the farewell, then the close frame; cut the connection if that takes too long. Once only."""
+        """Send what waits, then the farewell, then the close frame; cut what takes too long. Once only."""
         if self.close_code is not None:
             return
         if farewell is not None and not self.send(farewell):
@@ -93,7 +93,7 @@ class Connection:
         self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._abort)
 
     def overflow(self) -> None:
-        """End a connection that does not take what is sent to it; what waited is dropped, so there can be no farewell."""
+        """End a connection that does not take what is sent to it. What waited is dropped, so there is no farewell."""
         self._drop()
         self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 def _from_any_thread(
     method: Callable[Concatenate["MessageDirector", P], T],
 ) -> Callable[Concatenate["MessageDirector", P], T]:
-    """Let a method be called from a worker thread too: it then runs on the event loop, and the thread waits for its result."""
+    """Let other threads call a method too: it runs on the event loop, and the thread waits for its result."""
 
     @wraps(method)
     def call(self: "MessageDirector", *args: P.args, **kwargs: P.kwargs) -> T:
@@ -41,10 +41,12 @@ def _from_any_thread(
 
 
 class MessageDirector:
-    """Messages are dicts in the shape of the contract. All methods may be called from the event loop and from any other thread.
+    """Messages are dicts in the shape of the contract. All methods may be called from the event loop and from any other
+    thread.
 
-    `announce` and `handle_msg` are under way when they return: on the event loop their result may be awaited or left; in another thread they
-    return when they are done. The other methods are done when they return. What is wrong with a message raises MessageError.
+    `announce` and `handle_msg` are under way when they return: on the event loop their result may be awaited or left;
+    in another thread they return when they are done. The other methods are done when they return. What is wrong with a
+    message raises MessageError.
     """
 
     def __init__(self, hub: "Hub") -> None:
@@ -55,7 +57,8 @@ class MessageDirector:
     def announce(
         self, message: Mapping[str, Any], channel: str | None = None, sub_id: str | None = None
     ) -> "Awaitable[Published]":
-        """Send a message to a subscription, a channel, or all that are subscribed to anything; its type's rules hold, nobody is left out.
+        """Send a message to a subscription, a channel, or all that are subscribed to anything; its type's rules hold,
+        nobody is left out.
 
         The answer has the `id` of the message, and its `pubsub_id` where it went through Pub/Sub.
         """
@@ -84,13 +87,13 @@ class MessageDirector:
 
     @_from_any_thread
     def handle_msg(self, connection: "Connection", message: Mapping[str, Any] | str) -> Awaitable[None]:
-        """Do what a message asks for, as if this connection had sent it; the answer, or the error, goes to the connection."""
+        """Do what a message asks for, as if this connection had sent it; the answer or error goes to the connection."""
         text = message if isinstance(message, str) else codec.encode_json(message).decode()
         return self.hub.start(self.hub.receive(connection, text))
 
     @_from_any_thread
     def send_message(self, connection: "Connection", message: Mapping[str, Any]) -> str:
-        """Send a message to one connection, which has to acknowledge it if its type is among ackMessageTypes; answers its id."""
+        """Send a message to one connection, to be acknowledged if its type is in ackMessageTypes; answers its id."""
         return self.hub.send(connection, codec.from_object(message)).id or ""
 
     @_from_any_thread

@@ -26,7 +26,7 @@ Handler = Callable[["Connection", dict[str, Any], "MessageDirector"], Any]
 
 
 class Handlers:
-    """The handlers by message type. A coroutine function runs on the event loop, a plain function in a worker thread."""
+    """The handlers by message type. Coroutine functions run on the event loop, plain ones in a worker thread."""
 
     def __init__(self, handlers: Mapping[str, Handler], metrics: Metrics, timeout: float = HANDLER_TIMEOUT) -> None:
         self._handlers = dict(handlers)

@@ -1,7 +1,7 @@
 """The hub of one instance: it owns the connections and the state, and does what the router decides.
 
-`publish` hands a message to a fan-out. `deliver` is what a fan-out hands in, on its way to the connections that want it. `send` is one frame to one
-connection. A message goes one way: receive, publish, deliver, send.
+`publish` hands a message to a fan-out. `deliver` is what a fan-out hands in, on its way to the connections that want
+it. `send` is one frame to one connection. A message goes one way: receive, publish, deliver, send.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class Published:
 
 
 class Hub:
-    """One instance of the service. Not thread-safe, but for `emit_threadsafe`: everything else belongs to the event loop it was started on."""
+    """One instance of the service. It belongs to its event loop; only `emit_threadsafe` may be called elsewhere."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class Hub:
         return [*reasons, *(waiting or ([] if self._started else ["the fan-out is starting"]))]
 
     async def drain(self) -> None:
-        """Send all clients elsewhere: each is told, then closed with 1012. Returns when they are gone, in a few seconds at most."""
+        """Send all clients elsewhere: tell each, then close it (1012). Returns when they are gone, in a few seconds."""
         self.draining = True
         for connection in tuple(self.connections.values()):
             wait = self._clock.chance.randrange(RETURN_WINDOW_MS)
@@ -177,7 +177,7 @@ class Hub:
                     connection.cut()
 
     async def close(self) -> None:
-        """Finish what was accepted for publishing, leave no subscription behind, end all tasks. After `drain`; may be called twice."""
+        """Flush what was accepted, leave no subscription behind, end all tasks. After `drain`; may be called twice."""
         self.draining = True
         await self._fanout.close()
         await self._local.close()
@@ -255,19 +255,19 @@ class Hub:
             self._refuse(connection, error, None, data[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
             return
         decoded = codec.decode(data)
-        if decoded.message is None:
-            assert decoded.error is not None
+        if isinstance(decoded, codec.Refused):
             self._refuse(connection, decoded.error, decoded.ack_id, decoded.shown)
             return
         self.metrics.received.inc()
+        message, shown = decoded
         try:
-            await self._do(connection, decoded.message, decoded.shown)
+            await self._do(connection, message, shown)
         except MessageError as error:
-            self._refuse(connection, error, decoded.ack_id, decoded.shown)
+            self._refuse(connection, error, message.ack_id, shown)
         except Exception:
             logger.exception("a message could not be handled", extra={"connection": connection.id})
             failure = MessageError(ErrorCode.INTERNAL, "the service failed on this message")
-            self._refuse(connection, failure, decoded.ack_id, decoded.shown)
+            self._refuse(connection, failure, message.ack_id, shown)
 
     async def _do(self, connection: Connection, message: Message, shown: Json | str) -> None:
         match self._router.request_of(message):
@@ -290,7 +290,7 @@ class Hub:
                 await self._publish_for(connection, message, shown, shared=shared)
 
     async def _publish_for(self, connection: Connection, message: Message, shown: Json | str, *, shared: bool) -> None:
-        """Publish a client's message. Only the handing over is waited for; the answer comes when the fan-out has accepted it."""
+        """Publish a client's message. Only the handing over is awaited; the answer comes once it is accepted."""
         publishing = self._publish(message, shared=shared, sender=connection.id)
         if not shared:
             self._accepted(connection, message, await publishing)
@@ -363,16 +363,17 @@ class Hub:
     # Publish: to a fan-out
 
     async def publish_from_outside(self, message: Message) -> Published:
-        """Publish a message that came over HTTP: as one from the topic it reaches all instances, whatever its type. Raises MessageError."""
+        """Publish what came over HTTP: to all instances, whatever its type, as from the topic. Raises MessageError."""
         return await self._publish(message, shared=True, sender=None)
 
     async def publish(self, message: Message) -> Published:
         """Publish a message of this process by its type's rules, with no sender to leave out. Raises MessageError."""
-        # Each call is a sender of its own, so that two handlers may pass on messages of two clients that have the same id.
+        # Each call is a sender of its own, so that two handlers may pass on messages of two clients that have the
+        # same id.
         return await self._publish(message, shared=self._router.publish_of(message).shared, sender=self._clock.new_id())
 
     async def emit(self, channel: str | None, sub_id: str | None, type: str, payload: Any = None) -> Published:
-        """The seed's `socketEmitter.emit`: a message of any type to a channel, a subscription, or (neither) by its type. Raises MessageError."""
+        """The seed's `socketEmitter.emit`: to a channel, a subscription or as the type says. Raises MessageError."""
         fields = {"type": type, "channel": channel, "subId": sub_id, "payload": payload}
         return await self.publish(codec.from_object({key: value for key, value in fields.items() if value is not None}))
 
@@ -385,7 +386,7 @@ class Hub:
         return asyncio.run_coroutine_threadsafe(self.emit(channel, sub_id, type, payload), self.loop)
 
     async def logout(self, user_tag: str) -> None:
-        """The seed's `handleLogout`: close all sockets of a user (3503), on every instance. Raises MessageError where others can't be told."""
+        """The seed's `handleLogout`: close (3503) a user's sockets on all instances, or raise MessageError."""
         try:
             await self._hand_over(Message(type=messages.LOGOUT, user_tag=user_tag), shared=True, sender=None)
         finally:
@@ -404,7 +405,8 @@ class Hub:
 
     async def _hand_over(self, message: Message, *, shared: bool, sender: str | None) -> Published:
         """Stamp a message and give it to the fan-out, as far as the backlog allows."""
-        stamped = self.stamp(message)
+        message_id = message.id or self._clock.new_id()
+        stamped = message.stamped(id=message_id, sent_date_time=self._clock.now())
         data = codec.encode(stamped)
         if len(data) > self.limits.max_payload + STAMP_ROOM:
             raise MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {self.limits.max_payload} bytes")
@@ -417,14 +419,13 @@ class Hub:
             "sender": sender,
         }
         place = {key: value for key, value in attributes.items() if value is not None}
-        assert stamped.id is not None
         if not shared:
             await self._local.publish(Publication(data, place))
             self.metrics.published.labels("local", "accepted").inc()
-            return Published(stamped.id, None)
+            return Published(message_id, None)
         self._sequence += 1
         publication = Publication(data, {**place, "seq": str(self._sequence)})
-        return Published(stamped.id, await self._backlog.publish(publication))
+        return Published(message_id, await self._backlog.publish(publication))
 
     # Deliver: from a fan-out
 
@@ -464,7 +465,7 @@ class Hub:
         return codec.decode_attributes(delivery.attributes, delivery.data)
 
     def _complete(self, message: Message, delivery: Delivery) -> Message:
-        """Give a message what all instances agree on: its own id and time where a hub set them, else those of the carrier."""
+        """Give a message what all instances agree on: its own id and time where a hub set them, else its carrier's."""
         own = "origin" in delivery.attributes
         published = self._clock.now() if delivery.publish_time_ns is None else rfc3339(delivery.publish_time_ns)
         return message.arrived(

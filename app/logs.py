@@ -1,4 +1,5 @@
-"""How log lines look: JSON that Cloud Logging understands on Cloud Run, readable text on a terminal. The only importer of structlog.
+"""How log lines look: JSON that Cloud Logging understands on Cloud Run, readable text on a terminal. The only importer
+of structlog.
 
 The rest of the service logs with the standard library; fields go in `extra={...}`.
 """

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Resender:
-    """The pending acknowledgements of an instance, with the one timer that they need. `delay` and `timeout` are in seconds."""
+    """The pending acknowledgements of an instance and the one timer they need. `delay` and `timeout` are in seconds."""
 
     def __init__(self, delay: float, timeout: float, clock: Clock, metrics: Metrics) -> None:
         self.pending: AckQueue[Connection] = AckQueue(delay, timeout)

@@ -55,7 +55,7 @@ def number(default: int, text: str, unit: str, *, least: int = 1, most: int = 2*
 class Settings(BaseModel):
     """What an instance is told at its start.
 
-    Read from the environment by `Settings.from_environment`; whoever embeds the service may write `Settings(auth="anonymous", ...)`.
+    `Settings.from_environment` reads it; whoever embeds the service may write `Settings(auth="anonymous", ...)`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,7 +109,8 @@ class Settings(BaseModel):
     )
     allowed_origins: CommaSeparated | None = variable(
         None,
-        "Which pages may open a socket; unset: those of the same host, with `anonymous` off Cloud Run also loopback and `null`",
+        "Which pages may open a socket; "
+        "unset: those of the same host, with `anonymous` off Cloud Run also loopback and `null`",
         "origins such as https://app.example.com, null, or * for all, separated by commas",
     )
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = variable(
@@ -234,8 +235,13 @@ _STANDARD = {
 }
 _SECRETS = {"secret_key", "api_keys"}
 _LISTS = {
-    "ack_message_types", "broadcast_message_types", "pubsub_message_types", "include_user_props", "allowed_origins", "api_keys"
-}  # fmt: skip
+    "ack_message_types",
+    "broadcast_message_types",
+    "pubsub_message_types",
+    "include_user_props",
+    "allowed_origins",
+    "api_keys",
+}
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s@]+", re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""Which pages may open a socket. Browsers send the page's origin and cannot be made to lie about it; other clients send none. Pure."""
+"""Which pages may open a socket. Browsers do not lie about a page's origin; other clients send none. Pure."""
 
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class OriginRule:
-    """`allowed` are the origins that were configured, None for the default: pages of the same host, with `local` also loopback and null."""
+    """`allowed`: the configured origins; None: pages of the same host, with `local` also loopback and null."""
 
     def __init__(self, allowed: Sequence[str] | None, *, local: bool) -> None:
         self._any = allowed is not None and ANY in allowed

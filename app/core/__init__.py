@@ -1,1 +1,1 @@
-"""What is decided: pure state and rules. Nothing here awaits, reads a clock or draws a random number; time comes in as an argument."""
+"""What is decided: pure state and rules. Nothing awaits, reads a clock or draws lots; time is an argument."""

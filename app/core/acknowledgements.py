@@ -1,6 +1,7 @@
 """Messages that a connection has yet to acknowledge, and when each is due to be sent again.
 
-All entries share one delay and one timeout, so the order in which they were put is the order in which they fall due: two dicts, no heap.
+All entries share one delay and one timeout, so the order in which they were put is the order in which they fall due:
+two dicts, no heap.
 """
 
 from collections.abc import Hashable, Iterator

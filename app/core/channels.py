@@ -48,7 +48,7 @@ class ChannelManager(Generic[C]):
         self._counts[connection] = self._counts.get(connection, 0) + 1
 
     def unsubscribe(self, connection: C, channel: str | None = None, sub_id: str | None = None) -> Removed:
-        """Take away one subscription, all of a channel, or all: the seed's three forms. Nothing to take away is no error."""
+        """Take away one subscription, all of a channel, or all (the seed's three forms); nothing there is no error."""
         if channel is None:
             removed = [self._leave(connection, name, None) for name in tuple(self._channels_of.get(connection, ()))]
         else:
@@ -85,7 +85,7 @@ class ChannelManager(Generic[C]):
         return Removed(len(leaving), emptied, int(not entry.subscriptions))
 
     def connections_of(self, channel: str, sub_id: str | None = None) -> Collection[C]:
-        """The connections of a subscription, or of a whole channel with each connection once. Valid until the next change."""
+        """The connections of a subscription or of a whole channel, each once. Valid until the next change."""
         entry = self._channels.get(channel)
         if entry is None:
             return ()

@@ -33,7 +33,7 @@ ENTRIES = 100_000
 
 
 class Deduplicator:
-    """Knows a message again by its carrier's id, by its origin's sequence number, or by the id that its sender gave it."""
+    """Knows a message again by its carrier's id, its origin's sequence number, or the id that its sender gave it."""
 
     def __init__(self) -> None:
         self._carrier_ids = RecentKeys(TTL, ENTRIES)

@@ -61,7 +61,7 @@ def info_detail(
     acks: AckQueue[C],
     channel: str | None = None,
 ) -> dict[str, Any]:
-    """What getInfoDetail answers: all of getInfo, with the lists behind its numbers; of one `channel` only, if it is given."""
+    """What getInfoDetail answers: all of getInfo and the lists behind its numbers; of one `channel` only, if given."""
     answer = info(server, connection_count, channels, users, acks)
     listed = Listed()
     answer["messageInfo"]["awaitingMessages"] = listed.of(acks.message_ids())

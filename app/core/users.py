@@ -22,7 +22,7 @@ class User:
 
 
 def identify(user: object, include_props: Sequence[str]) -> User:
-    """Make a User of what a session holds: a string, or an object of which `include_props` are taken. Raises UserError."""
+    """Make a User of what a session holds: a string, or `include_props` of an object. Raises UserError."""
     if isinstance(user, str):
         if not is_name(user):
             raise UserError(f"the user must be {NAME_RULE}")
@@ -59,7 +59,7 @@ class UserMap(Generic[C]):
         self._names: dict[str, int] = {}
 
     def key_of(self, user_tag: str) -> str:
-        """What a tag means: `prop:value` for an included property, else a value of the first property, else the user itself."""
+        """What a tag means: `prop:value` of an included property, a value of the first one, or the user itself."""
         prop, colon, _ = user_tag.partition(":")
         if not self._include_props or (colon and prop in self._include_props):
             return user_tag

@@ -1,8 +1,8 @@
 """The seam between the hub and whatever carries messages to all instances.
 
-A fan-out is started with a function that takes what arrives, and publishes: what is published reaches ALL instances, the publisher's too, and
-all of them see the messages of one channel in the same order. To write one of your own, subclass `Fanout` (see the README for an
-example of thirty lines) and name its factory in CLOUD_SOCKETS_PUBSUB_PROVIDER.
+A fan-out is started with a function that takes what arrives, and publishes: what is published reaches ALL instances,
+the publisher's too, and all of them see the messages of one channel in the same order. To write one of your own,
+subclass `Fanout` (see the README for an example of thirty lines) and name its factory in CLOUD_SOCKETS_PUBSUB_PROVIDER.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ class Publication(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """What came in. `id` is the carrier's own and the same on all instances, as is `publish_time_ns` (Unix time); None where it has none."""
+    """What came in. `id` and `publish_time_ns` (Unix time) are the carrier's, the same everywhere; None: unknown."""
 
     data: bytes
     attributes: Mapping[str, str]
@@ -32,7 +32,7 @@ class Delivery(NamedTuple):
 
     @property
     def key(self) -> str | None:
-        """By what it is known when it comes again. The time belongs to it: an emulator that is started anew counts from 1 again."""
+        """What tells a repeat. With the time, because an emulator that is started anew counts from 1 again."""
         return None if self.id is None else f"{self.id} {self.publish_time_ns or 0}"
 
 
@@ -50,20 +50,21 @@ class Fanout(ABC):
     async def start(self, deliver: Deliver) -> None:
         """Begin to hand what arrives to `deliver`, in order; return when it does arrive.
 
-        May take as long as it takes: what cannot be reached now is tried again. Raises FanoutStartError where trying again is no use.
+        May take as long as it takes: what cannot be reached now is tried again. Raises FanoutStartError where trying
+        again is no use.
         """
 
     @abstractmethod
     async def publish(self, publication: Publication) -> str | None:
         """Return once the carrier has ACCEPTED it, with the carrier's id for it, if any.
 
-        Up to its first await this runs in the order of the calls, so what is queued there keeps its order. Raises MessageError: `unavailable`
-        where it may work later, `too_large` where it never fits.
+        Up to its first await this runs in the order of the calls, so what is queued there keeps its order. Raises
+        MessageError: `unavailable` where it may work later, `too_large` where it never fits.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was accepted for publishing, leave nothing behind. May be called at any time, also before or during `start`."""
+        """Finish what was accepted, leave nothing behind. May be called at any time, also before or during `start`."""
 
     def unready_reasons(self) -> list[str]:
         """Why nothing may be arriving right now, in plain words; empty while all is well."""

@@ -1,7 +1,7 @@
 """JSON in and out: the only module that knows how a message is written.
 
-A message is taken apart at its top level only. Every value that the service does not have to understand stays the JSON text that it was, so
-that numbers, escapes and the order of keys in a payload reach the receivers as they were sent.
+A message is taken apart at its top level only. Every value that the service does not have to understand stays the JSON
+text that it was, so that numbers, escapes and the order of keys in a payload reach the receivers as they were sent.
 """
 
 import json
@@ -36,15 +36,21 @@ class Frame(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What came of one text: `message`, or the `error` that its sender is told, with the request's `ack_id` and the text to show (`shown`)."""
+    """A message that was read, and the object that it was read from."""
 
-    message: Message | None
-    error: MessageError | None
+    message: Message
+    shown: Raw
+
+
+class Refused(NamedTuple):
+    """A text that is no message: the error that its sender is told, the request's `ack_id`, and what came (`shown`)."""
+
+    error: MessageError
     ack_id: Raw | None
     shown: Raw | str
 
 
-def decode(text: str) -> Decoded:
+def decode(text: str) -> Decoded | Refused:
     """Read a client's message. Never raises for any text."""
     fields: dict[str, Raw] | None = None
     ack_id: Raw | None = None
@@ -54,8 +60,8 @@ def decode(text: str) -> Decoded:
         message = _message(fields, ack_id)
     except MessageError as error:
         readable = fields is not None
-        return Decoded(None, error, ack_id, Raw(text.encode()) if readable else text[:MAX_SHOWN_LENGTH])
-    return Decoded(message, None, ack_id, Raw(text.encode()))
+        return Refused(error, ack_id, Raw(text.encode()) if readable else text[:MAX_SHOWN_LENGTH])
+    return Decoded(message, Raw(text.encode()))
 
 
 def decode_published(data: bytes) -> Message:
@@ -67,7 +73,7 @@ def decode_published(data: bytes) -> Message:
 
 
 def decode_attributes(attributes: Mapping[str, str], data: bytes) -> Message:
-    """Read a message that was published as a payload alone, with the rest in attributes (form 2 of section 4). Raises MessageError."""
+    """Read a payload that was published with the rest in attributes (form 2 of section 4). Raises MessageError."""
     names = {}
     for key in ("type", "channel", "subId", "userTag"):
         value = attributes.get(key)
@@ -90,7 +96,7 @@ def _payload(data: bytes) -> Raw | None:
 
 
 def from_object(value: Mapping[str, Any]) -> Message:
-    """Make a message of a dict, as custom handlers and embedders write it. Raises MessageError, TypeError where a value has no JSON."""
+    """Make a message of a dict that a handler or embedder wrote. Raises MessageError; TypeError for what is no JSON."""
     fields = _split(msgspec.json.encode(value).decode())
     fields.pop("ackId", None)
     return _message(fields, None)
@@ -185,8 +191,9 @@ def _check_depth(text: str) -> None:
 
 
 def _check_duplicate_keys(text: str, data: bytes, fields: Mapping[str, Raw]) -> None:
-    # The decoder keeps the last of two equal keys. The shortest text that has just these fields is {"key":value,...}; a text of that
-    # length has no room for another key, so only one with white space, escaped keys or a duplicate is read a second time.
+    # The decoder keeps the last of two equal keys. The shortest text that has just these fields is {"key":value,...};
+    # a text of that length has no room for another key, so only one with white space, escaped keys or a duplicate is
+    # read a second time.
     shortest = 1 + max(1, sum(len(key.encode()) + len(bytes(value)) + 4 for key, value in fields.items()))
     if len(data) == shortest:
         return
@@ -234,4 +241,4 @@ def _message(fields: dict[str, Raw], ack_id: Raw | None) -> Message:
             raise _not_a_name(key)
         names[attribute] = value
     payload = fields.pop("payload", None)
-    return Message(**names, ack_id=ack_id, payload=payload, extras=fields)  # type: ignore[arg-type]
+    return Message(**names, ack_id=ack_id, payload=payload, extras=fields)

@@ -39,7 +39,7 @@ _NOT_THE_SENDERS_FAULT = frozenset(
 
 
 class MessageError(Exception):
-    """A message that is refused: `code` for programs, `value` (one sentence) for people; both are shown to the sender."""
+    """A message that is refused: `code` for programs, `value` (one sentence) for people. Its sender sees both."""
 
     def __init__(self, code: ErrorCode, value: str) -> None:
         super().__init__(value)

@@ -49,7 +49,8 @@ def is_name(value: object) -> bool:
 class Message(Struct, frozen=True, kw_only=True):
     """A message in well-formed shape. What is `Json` is text as it came, which travels on byte for byte.
 
-    `ack_id` is the request's own mark, for the reply alone; `extras` are the top-level properties that the service does not know.
+    `ack_id` is the request's own mark, for the reply alone; `extras` are the top-level properties that the service does
+    not know.
     """
 
     type: str
@@ -68,7 +69,7 @@ class Message(Struct, frozen=True, kw_only=True):
             raise MessageError(ErrorCode.MISSING_FIELD, "subId needs a channel")
 
     def stamped(self, *, id: str, sent_date_time: str) -> "Message":
-        """The same message as it travels: with an id (its own where it has one) and a time, without the request's mark."""
+        """The same message as it travels: with an id (its own if it has one) and a time, without the request's mark."""
         return replace(self, id=self.id or id, sent_date_time=sent_date_time, ack_id=None)
 
     def arrived(self, *, id: str, sent_date_time: str, pubsub_id: str | None) -> "Message":

@@ -27,8 +27,9 @@ class ServerConfig(Config):
 async def serve(app: Any, *, port: int, max_payload: int, deflate: bool, until: Callable[[], Awaitable[None]]) -> None:
     """Serve on all addresses until `until` returns, which is where the sockets are drained.
 
-    Since Python 3.12 Hypercorn waits for every open socket before its own graceful timeout counts, so it never comes to an end by itself: the
-    drain comes first, and what it leaves is cancelled. Raises OSError where the port cannot be had.
+    Since Python 3.12 Hypercorn waits for every open socket before its own graceful timeout counts, so it never comes to
+    an end by itself: the drain comes first, and what it leaves is cancelled. Raises OSError where the port cannot be
+    had.
     """
     config = ServerConfig()
     config.bind = [f"0.0.0.0:{port}"]

@@ -1,11 +1,14 @@
 """Hypercorn's WebSocket stream, with what it lacks (checked with Hypercorn 0.18 and wsproto 1.3):
 
-- A message is measured in bytes, and what is too big is not kept. Hypercorn counts a text's characters and goes on collecting.
-- A frame that breaks the protocol, such as invalid UTF-8, is answered with its close code. Hypercorn hangs up without a word.
-- After such a close the client gets a moment to read the close frame before the connection is shut: shut at once, with input still unread, the
-  connection would be reset and the frame lost.
+- A message is measured in bytes, and what is too big is not kept. Hypercorn counts a text's characters and goes on
+  collecting.
+- A frame that breaks the protocol, such as invalid UTF-8, is answered with its close code. Hypercorn hangs up without a
+  word.
+- After such a close the client gets a moment to read the close frame before the connection is shut: shut at once, with
+  input still unread, the connection would be reset and the frame lost.
 - Compression can be turned off.
-- `scope["extensions"]["cloud_sockets.control"]` lets the app cut a connection and slow down a client that sends faster than it is served.
+- `scope["extensions"]["cloud_sockets.control"]` lets the app cut a connection and slow down a client that sends faster
+  than it is served.
 """
 
 import asyncio
@@ -41,7 +44,7 @@ class Control:
         self._room.set()
 
     def abort(self) -> None:
-        """Cut the connection at once, with all that waits in it. (HTTP/2 shares one among many streams: that is left alone.)"""
+        """Cut the connection and all that waits in it. (An HTTP/2 one is shared by many streams, and left alone.)"""
         if isinstance(self._protocol, H11Protocol):
             tcp_server = getattr(self._protocol.send, "__self__", None)
             if tcp_server is not None:

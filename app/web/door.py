@@ -9,7 +9,7 @@ from app.core.users import User
 
 
 class Guest(NamedTuple):
-    """Who opens a socket: the user as the service knows it and as the session has it; None and None for an anonymous one."""
+    """Who opens a socket: the user as the service knows it and as the session has it; both None if anonymous."""
 
     user: User | None
     session_user: Any

@@ -82,8 +82,7 @@ async def _publish(hub: Hub, body: bytes) -> Response:
     except UnicodeDecodeError as error:
         invalid = MessageError(ErrorCode.INVALID_JSON, f"not UTF-8 at byte {error.start}")
         return _error(hub, invalid, body[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
-    if decoded.message is None:
-        assert decoded.error is not None
+    if isinstance(decoded, codec.Refused):
         return _error(hub, decoded.error, decoded.shown)
     try:
         published = await hub.publish_from_outside(decoded.message)
@@ -122,7 +121,7 @@ def _refuse_without_key(door: Door, *, open_to_loopback: bool = False) -> Respon
 
 
 def _from_loopback() -> bool:
-    """Whether the request comes from beside this process, such as a sidecar. The peer's address, never what a header claims."""
+    """Whether the request comes from beside this process, as a sidecar's: by the peer's address, never by a header."""
     try:
         return ip_address((request.scope.get("client") or ("",))[0]).is_loopback
     except ValueError:

@@ -34,7 +34,7 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
 
     @routes.websocket(path)
     async def open_socket() -> Response | None:
-        upgrade = websocket._get_current_object()  # type: ignore[attr-defined]  # for the writer's task
+        upgrade = websocket._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001  # for the writer's task
         guest = await _admit(hub, door, upgrade)
         if isinstance(guest, Response):
             return guest

@@ -1,11 +1,12 @@
 """Who comes in: origins, keys, room."""
 
-import asyncio
+import json
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.support.client import Client
+from tests.support.deadline import until
 from tests.support.process import Server
 
 CLOUD_RUN = {"K_SERVICE": "hub", "CLOUD_SOCKETS_AUTH": "anonymous"}
@@ -17,8 +18,9 @@ async def status(server: Server, origin: str | None, **headers: str) -> int:
         async with Client(server.url, origin=origin, additional_headers=headers):
             return 101
     except InvalidStatus as refused:
-        assert "error" in refused.response.body.decode()
-        return refused.response.status_code
+        answer = refused.response
+    assert "error" in json.loads(answer.body)
+    return answer.status_code
 
 
 async def test_on_a_laptop_pages_of_this_machine_may_open_a_socket() -> None:
@@ -95,8 +97,11 @@ async def test_over_the_number_of_connections_an_upgrade_is_refused_until_there_
             assert refused.value.response.status_code == 503
             assert refused.value.response.headers["Retry-After"]
             assert (await server.get("/health/live")).status == 200
-        while await status(server, None) != 101:  # the end of the second is noticed a moment later
-            await asyncio.sleep(0.01)
+
+        async def there_is_room() -> bool:
+            return await status(server, None) == 101
+
+        await until(there_is_room)  # the end of the second is noticed a moment later
 
 
 async def test_health_is_open_and_tells_why() -> None:

@@ -1,12 +1,12 @@
 """The message table of the contract, row by row, over real sockets."""
 
-import asyncio
 import json
 import re
 
 import pytest
 
 from tests.support.client import Client
+from tests.support.deadline import until
 from tests.support.process import Server
 
 UUID = re.compile(r"[0-9a-f-]{36}")
@@ -60,7 +60,9 @@ async def test_the_three_forms_of_unsubscribe_answer_what_they_took_away() -> No
 
 async def test_announce_reaches_a_subscription_a_channel_or_all_that_are_subscribed() -> None:
     async with (
-        Server() as server, Client(server.url) as sender, Client(server.url) as a,
+        Server() as server,
+        Client(server.url) as sender,
+        Client(server.url) as a,
         Client(server.url) as b,
         Client(server.url) as c,
         Client(server.url) as none,
@@ -198,12 +200,16 @@ async def test_what_the_service_sets_itself_cannot_be_forged() -> None:
 
 
 async def test_info_is_in_the_seeds_shape() -> None:
-    async with Server(
-        CLOUD_SOCKETS_ACK_MESSAGE_TYPES="announce",
-        K_REVISION="hub-00042",
-        SECRET_KEY="hush",
-        CLOUD_SOCKETS_API_KEYS="quiet",
-    ) as server, Client(server.url) as ann, Client(server.url) as bob:
+    async with (
+        Server(
+            CLOUD_SOCKETS_ACK_MESSAGE_TYPES="announce",
+            K_REVISION="hub-00042",
+            SECRET_KEY="hush",
+            CLOUD_SOCKETS_API_KEYS="quiet",
+        ) as server,
+        Client(server.url) as ann,
+        Client(server.url) as bob,
+    ):
         await bob.subscribe("todoList1234", "todo1234")
         await bob.subscribe("todoList1234", "todo5678")
         for number in range(3):
@@ -276,6 +282,9 @@ async def test_a_listener_is_there_exactly_while_a_channel_has_a_subscription() 
             await bob.subscribe("news", "b")
             await bob.ask({"type": "unsubscribe", "channel": "news", "subId": "a"})
             assert await listeners() == ["news"]
-        while await listeners():  # bob's end is noticed a moment later
-            await asyncio.sleep(0.01)
+
+        async def nobody() -> bool:
+            return await listeners() == []
+
+        await until(nobody)  # bob's end is noticed a moment later
         assert await server.metric("channels") == 0

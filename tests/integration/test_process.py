@@ -110,7 +110,8 @@ async def test_an_http_request_under_way_goes_on_to_its_end() -> None:
     async with Server() as server:
         body = b'{"type":"announce"}'
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        head = f"POST /api/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        headers = ["Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+        head = "\r\n".join(["POST /api/messages HTTP/1.1", *headers, "", ""])
         writer.write(head.encode() + body[:5])
         await writer.drain()
         assert (await server.get("/health/live")).status == 200  # so the request's head has been read

@@ -305,7 +305,7 @@ async def test_without_credentials_it_does_not_start_and_says_what_to_do() -> No
 
 async def test_while_pubsub_cannot_be_reached_it_serves_but_is_not_ready() -> None:
     async with Server(
-        ready=False,
+        wait_for="/health/live",
         CLOUD_SOCKETS_PUBSUB_TOPIC_NAME="news",
         GOOGLE_CLOUD_PROJECT="demo",
         PUBSUB_EMULATOR_HOST="127.0.0.1:1",

@@ -1,8 +1,7 @@
 """The process flow in the seed's document, all of its steps, over real sockets."""
 
-import asyncio
-
 from tests.support.client import Client
+from tests.support.deadline import until
 from tests.support.process import Server
 
 
@@ -63,5 +62,8 @@ async def test_the_whole_flow() -> None:
         await sender.send({**announce, "channel": "todoList1234"})
         await client.receive()
         await client.__aexit__(None, None, None)
-        while await detail() != {"listeners": [], "connections": 2, "channels": {}, "awaiting": []}:
-            await asyncio.sleep(0.01)
+
+        async def all_is_gone() -> bool:
+            return await detail() == {"listeners": [], "connections": 2, "channels": {}, "awaiting": []}
+
+        await until(all_is_gone)

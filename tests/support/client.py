@@ -86,7 +86,8 @@ class Client:
 
     async def nothing_came(self) -> bool:
         """Whether nothing was waiting: what comes next is the answer to a question that is asked now."""
-        return (await self.ask({"type": "getInfo"}))["type"] == "getInfo"
+        answer = await self.ask({"type": "getInfo"})
+        return bool(answer["type"] == "getInfo")
 
     async def collect(self, count: int) -> list[Message]:
         """The next messages."""

@@ -100,19 +100,18 @@ class Emulator:
         self._process.send_signal(number)
 
 
-def main() -> int:
+def main() -> None:
     """Run an emulator until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Run the Pub/Sub emulator until Ctrl-C.")
     parser.add_argument("--port", type=int, default=8085)
-    try:
-        arguments = command(parser.parse_args().port)
-    except NoEmulator as reason:
-        sys.stderr.write(f"{reason}\n")
-        return 1
     port = parser.parse_args().port
+    try:
+        arguments = command(port)
+    except NoEmulator as reason:
+        sys.exit(str(reason))
     sys.stderr.write(f"In other terminals: export PUBSUB_EMULATOR_HOST=localhost:{port} GOOGLE_CLOUD_PROJECT=demo\n")
     os.execvp(arguments[0], arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

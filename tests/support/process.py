@@ -39,9 +39,9 @@ class Answer(NamedTuple):
 class Server:
     """`python -m app`, with exactly these variables. Use it as an async context manager: it ends with the block."""
 
-    def __init__(self, *, ready: bool = True, **variables: str) -> None:
+    def __init__(self, *, wait_for: str = "/health/ready", **variables: str) -> None:
         self.port = free_port()
-        self._wait_until_ready = ready
+        self._wait_for = wait_for
         self._variables = variables
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -49,18 +49,17 @@ class Server:
 
     async def __aenter__(self) -> Self:
         await self.start()
-        path = "/health/ready" if self._wait_until_ready else "/health/live"
 
         async def up() -> bool:
             if self.process.returncode is not None:
                 raise AssertionError(f"the service ended with {self.process.returncode}:\n{self.log}")
             try:
-                return (await self.get(path)).status == 200
+                return (await self.get(self._wait_for)).status == 200
             except OSError:
                 return False
 
         try:
-            await until(up, what=f"{path} was never 200")
+            await until(up, what=f"{self._wait_for} was never 200")
         except BaseException:
             print(self.log)
             await self.__aexit__(None, None, None)
@@ -150,6 +149,6 @@ class Server:
         return await asyncio.to_thread(send)
 
     async def metric(self, name: str) -> float:
-        """The value of a metric, written as Prometheus does: `name` or `name{label="value"}`; 0 where there is none yet."""
+        """The value of a metric, as Prometheus writes it: `name` or `name{label="value"}`; 0 where there is none."""
         lines = (await self.get("/metrics")).body.decode().splitlines()
         return next((float(line.split()[-1]) for line in lines if line.startswith(f"cloud_sockets_{name} ")), 0.0)

@@ -1,4 +1,4 @@
-"""A service of its own that publishes to the topic with google-cloud-pubsub: `python -m tests.support.publisher TOPIC CHANNEL COUNT`.
+"""A service that publishes with google-cloud-pubsub: `python -m tests.support.publisher TOPIC CHANNEL COUNT`.
 
 It publishes COUNT messages of each of the two forms, in turn.
 """

@@ -1,6 +1,7 @@
 """A small Pub/Sub on the real wire, in the test's own process.
 
-It refuses what the real service refuses and the emulator lets pass, answers in a millisecond, and can be told to fail: see `Faults`.
+It refuses what the real service refuses and the emulator lets pass, answers in a millisecond, and can be told to fail:
+see `Faults`.
 """
 
 import asyncio
@@ -238,14 +239,13 @@ class PubSubServer:
         try:
             self._refuse_if_told("StreamingPull")
             subscription = self._find(first.subscription)
-        except Refusal as refusal:
-            await context.abort(refusal.code, str(refusal))
+        except Refusal as refused:
+            await context.abort(refused.code, str(refused))
         self.streams_opened += 1
         end: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
         subscription.ends.add(end)
-        subscription.backlog.extendleft(
-            reversed(subscription.unacked.values())
-        )  # what was not acknowledged comes again
+        # What was not acknowledged comes again.
+        subscription.backlog.extendleft(reversed(subscription.unacked.values()))
         subscription.unacked.clear()
 
         async def take_acks() -> None:
@@ -260,7 +260,7 @@ class PubSubServer:
             while not end.done():
                 if not subscription.backlog or first.subscription in self.faults.deaf:
                     subscription.wake.clear()
-                    waking = asyncio.create_task(subscription.wake.wait())
+                    waking: asyncio.Future[Any] = asyncio.create_task(subscription.wake.wait())
                     await asyncio.wait({waking, end}, return_when=asyncio.FIRST_COMPLETED)
                     waking.cancel()
                     continue
@@ -283,15 +283,15 @@ class PubSubServer:
         if told := self.faults.refuse.get(method):
             raise Refusal(told.popleft(), f"{method} was refused")
 
-    def _unary(self, method: str, call: Callable[[Any], Any], request_type: str) -> grpc.RpcMethodHandler:
+    def _unary(self, method: str, call: Callable[[Any], Any], request_type: str) -> grpc.RpcMethodHandler[Any, Any]:
         async def handle(request: Any, context: Context) -> Any:
             self.requests.append((method, request))
             try:
                 self._refuse_if_told(method)
                 answer = call(request)
                 return await answer if isinstance(answer, Awaitable) else answer
-            except Refusal as refusal:
-                await context.abort(refusal.code, str(refusal))
+            except Refusal as refused:
+                await context.abort(refused.code, str(refused))
 
         return grpc.unary_unary_rpc_method_handler(
             handle,
@@ -299,7 +299,7 @@ class PubSubServer:
             response_serializer=lambda message: message.SerializeToString(),
         )
 
-    def _publisher_service(self) -> grpc.GenericRpcHandler:
+    def _publisher_service(self) -> grpc.GenericRpcHandler[Any, Any]:
         methods = {
             "CreateTopic": self._unary("CreateTopic", self._create_topic, "Topic"),
             "GetTopic": self._unary("GetTopic", self._get_topic, "GetTopicRequest"),
@@ -307,7 +307,7 @@ class PubSubServer:
         }
         return grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", methods)
 
-    def _subscriber_service(self) -> grpc.GenericRpcHandler:
+    def _subscriber_service(self) -> grpc.GenericRpcHandler[Any, Any]:
         delete = self._unary("DeleteSubscription", self._delete_subscription, "DeleteSubscriptionRequest")
         methods = {
             "CreateSubscription": self._unary("CreateSubscription", self._create_subscription, "Subscription"),

@@ -142,4 +142,5 @@ def test_every_variable_has_a_sentence_and_says_what_is_allowed() -> None:
     for field, definition in Settings.model_fields.items():
         extra = definition.json_schema_extra
         assert definition.description, variable_name(field)
-        assert isinstance(extra, dict) and extra["allowed"], variable_name(field)
+        assert isinstance(extra, dict)
+        assert extra["allowed"], variable_name(field)

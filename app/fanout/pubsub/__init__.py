@@ -78,7 +78,7 @@ class PubSubFanout(Fanout):
 
 
 def connect(topic: TopicName, *, emulator: str | None, endpoint: str | None) -> PubSubClient:
-    """A client for the emulator at this address, or for the real service. Raises FanoutStartError where there are no credentials."""
+    """A client for the emulator at this address, or the real service. Raises FanoutStartError without credentials."""
     if emulator is not None:
         return PubSubClient(topic, emulator_channel(emulator), emulated=True)
     try:
@@ -90,6 +90,7 @@ def connect(topic: TopicName, *, emulator: str | None, endpoint: str | None) -> 
 def default_project() -> str | None:
     """The project that google-auth knows, from the environment, gcloud's configuration or the metadata server."""
     try:
-        return google.auth.default()[1]
+        project: str | None = google.auth.default()[1]
     except DefaultCredentialsError:
         return None
+    return project

@@ -33,7 +33,7 @@ GLOBAL_ENDPOINT = "pubsub.googleapis.com"
 SUBSCRIPTION_RETENTION = 600
 SUBSCRIPTION_EXPIRATION = 24 * 3600
 EMULATOR_TOPIC_RETENTION = 600
-"""Seconds. The shortest that Pub/Sub takes; the emulator's topics get one so that a rebuilt subscription can be sought back."""
+"""Seconds: the shortest Pub/Sub takes. The emulator's topics get it, so that rebuilt subscriptions can look back."""
 ACK_DEADLINE = 60
 MAX_OUTSTANDING_MESSAGES = 10_000
 MAX_OUTSTANDING_BYTES = 64 * 1024 * 1024
@@ -110,7 +110,7 @@ class PubSubClient:
                 raise
 
     async def create_subscription(self, subscription: str, labels: Mapping[str, str]) -> float:
-        """Create a subscription of ours, or find it created; answers for how many seconds its topic retains messages (0: not at all)."""
+        """Create our subscription, or find it there; answers how many seconds its topic retains messages (0: none)."""
         request = types.Subscription(
             name=subscription,
             topic=self.topic.path,
@@ -178,7 +178,7 @@ class Stream:
 
     def __init__(self, subscriber: SubscriberAsyncClient, subscription: str, client_id: str) -> None:
         metadata = (("x-goog-request-params", f"subscription={subscription}"),)
-        self._call: Any = subscriber.transport.streaming_pull(metadata=metadata)  # type: ignore[call-arg]
+        self._call: Any = subscriber.transport.streaming_pull(metadata=metadata)
         self._first = types.StreamingPullRequest(
             subscription=subscription,
             stream_ack_deadline_seconds=ACK_DEADLINE,

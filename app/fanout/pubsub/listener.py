@@ -1,7 +1,8 @@
 """Listening: the instance's own subscription, and a stream on it that is never left unwatched.
 
-A stream counts as hearing only when it has carried a message that this instance sent itself (a loopback). Without that an instance can be deaf
-in silence: its subscription may hang on a topic that was deleted, or a stream that nobody reads may swallow its messages.
+A stream counts as hearing only when it has carried a message that this instance sent itself (a loopback). Without that
+an instance can be deaf in silence: its subscription may hang on a topic that was deleted, or a stream that nobody reads
+may swallow its messages.
 """
 
 import asyncio
@@ -26,8 +27,8 @@ LOOPBACK = OWN_PREFIX + "loopback"
 LOOPBACK_TIMEOUT = 5.0
 """Seconds for a loopback that was published to be heard."""
 QUIET = 20.0
-"""Seconds without any message after which a loopback asks whether there is really nothing to hear. One instance's loopback is heard by
-all, so a quiet topic carries about one in this time, however many instances there are."""
+"""Seconds without any message after which a loopback asks whether there is really nothing to hear. One instance's
+loopback is heard by all, so a quiet topic carries about one in this time, however many instances there are."""
 RETRY_DELAY = (0.1, 10.0)
 """Seconds: the first and the longest wait before another try."""
 NOT_FOUND_TRIES = 5
@@ -82,7 +83,7 @@ class Listener:
         """Why it is not hearing, in plain words."""
 
     async def listen(self, deliver: Deliver) -> None:
-        """Listen until cancelled. Raises FanoutStartError as long as nothing was ever heard and trying again is no use."""
+        """Listen until cancelled. Raises FanoutStartError while nothing was ever heard and trying again is no use."""
         backoff = Backoff(*RETRY_DELAY, self._chance)
         while True:
             try:
@@ -109,7 +110,7 @@ class Listener:
         self._lost.set()
 
     async def delete_subscriptions(self, timeout: float) -> None:
-        """Delete what this instance made; Pub/Sub's own expiration comes a day later otherwise. `timeout` is in seconds, for each."""
+        """Delete what this instance made, which else expires a day later. `timeout` is in seconds, for each."""
         self._subscription = None
         self._proven = False
         for subscription in tuple(self._made):
@@ -160,9 +161,10 @@ class Listener:
         return name
 
     async def _begin_at(self, subscription: str, time_ns: int) -> bool:
-        """Have the subscription begin with what was published at this time; answers whether it can. What comes twice, the hub drops."""
+        """Have the subscription begin at this publish time; answers whether it can. The hub drops what comes twice."""
         if self._client.emulated:
-            # The emulator hands all that the topic retains to a new subscription, and cannot seek one that keeps order. Its clock is ours.
+            # The emulator hands all that the topic retains to a new subscription, and cannot seek one that keeps
+            # order. Its clock is ours.
             self._begin_ns = time_ns // 10**6 * 10**6
             return True
         try:
@@ -223,7 +225,8 @@ class Listener:
 
     async def _watch(self, backoff: Backoff) -> None:
         """See that the stream hears, now and whenever it has been quiet for long. Raises when it does not."""
-        # A dead stream may go on swallowing the messages of some ordering keys: a subscription that had one is tried with all of them.
+        # A dead stream may go on swallowing the messages of some ordering keys: a subscription that had one is tried
+        # with all of them.
         await self._prove(all_ordering_keys() if self._proven else [ordering_key("")])
         self._proven = self._ever_heard = True
         self._not_found = 0

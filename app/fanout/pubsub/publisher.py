@@ -1,7 +1,7 @@
 """Publishing: one lane for each ordering key, one request in flight in each lane.
 
-What arrives while a request is under way goes out together in the next: batches grow with the load and nobody waits for a timer. All messages
-of a request have the same key, because Pub/Sub refuses a mix.
+What arrives while a request is under way goes out together in the next: batches grow with the load and nobody waits for
+a timer. All messages of a request have the same key, because Pub/Sub refuses a mix.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class _Waiting(NamedTuple):
 
 
 class Publisher:
-    """Sends publications to the topic. `on_topic_missing` is awaited when Pub/Sub says that the topic does not exist."""
+    """Sends publications to the topic. `on_topic_missing` is awaited when there is no such topic."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Publisher:
         self._closing = False
 
     async def publish(self, publication: Publication) -> str:
-        """Queue it behind the others of its key; returns Pub/Sub's message id once it is stored. Raises MessageError."""
+        """Queue it behind the others of its key; answers Pub/Sub's id once it is stored. Raises MessageError."""
         if self._closing:
             raise MessageError(ErrorCode.UNAVAILABLE, "the service is shutting down")
         key = ordering_key(publication.order)

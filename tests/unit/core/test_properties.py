@@ -1,6 +1,7 @@
 """Whatever comes in, the codec and the router have an answer for it."""
 
 import json
+from contextlib import suppress
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,8 @@ ROUTER = Router(Rules(broadcast_types=frozenset({"b"}), pubsub_types=frozenset({
 KEYS = ["type", "channel", "subId", "userTag", "id", "ackId", "payload", "sentDateTime", "pubsubId", "extra"]
 
 VALUES = [
-    *['null', 'true', 'false', '0', '-0', '1', '1.5', '1e400', '12345678901234567890', 'NaN', '01', '""', '"x"', '"a:b"', '"\\u0000"', '"\\ud800"', '"\\u00e9"', '"é😀"', '"1"'],
+    *["null", "true", "false", "0", "-0", "1", "1.5", "1e400", "12345678901234567890", "NaN", "01"],
+    *['""', '"x"', '"a:b"', '"\\u0000"', '"\\ud800"', '"\\u00e9"', '"é😀"', '"1"'],
     *["[]", "{}", "[[],{}]", "[1,]", "{1:2}", "tru"],
     '"' + "x" * 256 + '"',
     '{"type":"a"}',
@@ -58,16 +60,14 @@ def encodable(text: str) -> bool:
 @given(texts.filter(encodable))
 def test_ten_thousand_generated_messages_are_answered_and_never_raise(text: str) -> None:
     decoded = codec.decode(text)
-    assert (decoded.message is None) == (decoded.error is not None)
-    codec.encode_reply({"msg": decoded.shown, "ackId": decoded.ack_id})
-    if decoded.message is None:
+    codec.encode_reply({"msg": decoded.shown})
+    if isinstance(decoded, codec.Refused):
+        codec.encode_reply({"ackId": decoded.ack_id, "value": decoded.error.value})
         return
     for question in (ROUTER.request_of, ROUTER.audience_of):
-        try:
+        with suppress(MessageError):
             question(decoded.message)
-        except MessageError as error:
-            assert error.value
-    assert codec.decode(codec.encode(decoded.message).decode()).message is not None
+    assert isinstance(codec.decode(codec.encode(decoded.message).decode()), codec.Decoded)
 
 
 @settings(max_examples=300, deadline=None)
@@ -75,21 +75,17 @@ def test_ten_thousand_generated_messages_are_answered_and_never_raise(text: str)
 def test_what_is_accepted_is_what_a_json_reader_reads(value: dict[str, object]) -> None:
     value["type"] = "a"
     text = json.dumps(value)
-    message = codec.decode(text).message
-    if message is not None:
+    decoded = codec.decode(text)
+    if isinstance(decoded, codec.Decoded):
         dropped = {"ackId", "sentDateTime", "pubsubId"}
         expected = {key: item for key, item in json.loads(text).items() if key not in dropped}
-        assert json.loads(codec.encode(message)) == expected
+        assert json.loads(codec.encode(decoded.message)) == expected
 
 
 @settings(max_examples=1_000, deadline=None)
 @given(st.dictionaries(st.sampled_from(["type", "channel", "subId", "userTag", "origin"]), st.text()), st.binary())
 def test_nothing_on_the_topic_raises_anything_but_a_message_error(attributes: dict[str, str], data: bytes) -> None:
-    for read in (
-        lambda: codec.decode_attributes({"type": "a", **attributes}, data),
-        lambda: codec.decode_published(data),
-    ):
-        try:
-            ROUTER.audience_of(read())
-        except MessageError as error:
-            assert error.value
+    with suppress(MessageError):
+        ROUTER.audience_of(codec.decode_attributes({"type": "a", **attributes}, data))
+    with suppress(MessageError):
+        ROUTER.audience_of(codec.decode_published(data))

@@ -12,20 +12,18 @@ from app.protocol.messages import Message
 
 def read(text: str) -> Message:
     decoded = decode(text)
-    assert decoded.message is not None, decoded.error
+    assert isinstance(decoded, codec.Decoded), decoded.error
     return decoded.message
 
 
-def refused(text: str) -> codec.Decoded:
+def refused(text: str) -> codec.Refused:
     decoded = decode(text)
-    assert decoded.message is None
+    assert isinstance(decoded, codec.Refused)
     return decoded
 
 
 def code_of(text: str) -> ErrorCode:
-    error = refused(text).error
-    assert error is not None
-    return error.code
+    return refused(text).error.code
 
 
 PAYLOADS = [
