@@ -283,7 +283,7 @@ class PubSubServer:
         if told := self.faults.refuse.get(method):
             raise Refusal(told.popleft(), f"{method} was refused")
 
-    def _unary(self, method: str, call: Callable[[Any], Any], request_type: str) -> grpc.RpcMethodHandler[Any, Any]:
+    def _unary(self, method: str, call: Callable[[Any], Any], request_type: str) -> "grpc.RpcMethodHandler[Any, Any]":
         async def handle(request: Any, context: Context) -> Any:
             self.requests.append((method, request))
             try:
@@ -299,7 +299,7 @@ class PubSubServer:
             response_serializer=lambda message: message.SerializeToString(),
         )
 
-    def _publisher_service(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def _publisher_service(self) -> "grpc.GenericRpcHandler[Any, Any]":
         methods = {
             "CreateTopic": self._unary("CreateTopic", self._create_topic, "Topic"),
             "GetTopic": self._unary("GetTopic", self._get_topic, "GetTopicRequest"),
@@ -307,7 +307,7 @@ class PubSubServer:
         }
         return grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", methods)
 
-    def _subscriber_service(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def _subscriber_service(self) -> "grpc.GenericRpcHandler[Any, Any]":
         delete = self._unary("DeleteSubscription", self._delete_subscription, "DeleteSubscriptionRequest")
         methods = {
             "CreateSubscription": self._unary("CreateSubscription", self._create_subscription, "Subscription"),
