@@ -31,7 +31,8 @@ lint: $(VENV)/dev.stamp ## Check style, types, the walls between the rooms, and 
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: format
-format: $(VENV)/dev.stamp ## Put the code in form
+format: $(VENV)/dev.stamp ## Put the code in form, and the README's tables
+	$(BIN)/python -m tests.support.readme
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

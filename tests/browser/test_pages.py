@@ -1,0 +1,62 @@
+"""A page in a real browser, which offers compression and tells where it comes from."""
+
+import json
+from pathlib import Path
+
+from playwright.async_api import Browser, expect
+
+from tests.support.client import Client
+from tests.support.process import Server
+from tests.support.readme import block
+
+
+async def test_the_readmes_page_opened_from_the_disk(browser: Browser, tmp_path: Path) -> None:
+    async with Server() as server:
+        html = block("Try it", "html").replace("localhost:8080", f"localhost:{server.port}")
+        (tmp_path / "page.html").write_text(html)
+        page = await browser.new_page()
+        await page.goto(f"file://{tmp_path}/page.html")
+        log = page.locator("#log")
+        await expect(log).to_contain_text('"type":"ack"')
+        async with Client(server.url) as publisher:
+            await publisher.send({"type": "announce", "channel": "news", "payload": "x" * 2000 + "é😀"})
+        await expect(log).to_contain_text('"type":"announce"')
+        lines = [json.loads(line) for line in (await log.inner_text()).splitlines()]
+        assert [line["type"] for line in lines] == ["welcome", "ack", "announce"]
+        assert lines[2]["payload"] == "x" * 2000 + "é😀"
+
+
+async def test_a_page_of_another_site_is_refused(browser: Browser) -> None:
+    async with Server(CLOUD_SOCKETS_ALLOWED_ORIGINS="https://app.example.com") as server:
+        page = await browser.new_page()
+        await page.goto(f"http://localhost:{server.port}/health/live")  # any page of this host
+        opened = await page.evaluate(
+            """url => new Promise(resolve => {
+                const socket = new WebSocket(url);
+                socket.onopen = () => resolve(true);
+                socket.onerror = () => resolve(false);
+            })""",
+            server.url,
+        )
+        assert opened is False
+        assert await server.metric('connections_refused_total{reason="origin"}') == 1
+
+
+async def test_a_page_is_told_to_come_back_when_the_instance_stops(browser: Browser) -> None:
+    async with Server() as server:
+        page = await browser.new_page()
+        await page.goto(f"http://localhost:{server.port}/health/live")
+        await page.evaluate(
+            """url => new Promise(resolve => {
+                window.messages = [];
+                window.socket = new WebSocket(url);
+                window.ended = new Promise(done => { window.socket.onclose = event => done(event.code); });
+                window.socket.onmessage = event => { window.messages.push(JSON.parse(event.data)); resolve(); };
+            })""",
+            server.url,
+        )
+        server.terminate()
+        assert await page.evaluate("() => window.ended") == 1012
+        last = (await page.evaluate("() => window.messages"))[-1]
+        assert (last["type"], last["reconnect"]) == ("disconnect", True)
+        assert await server.wait() == 0
