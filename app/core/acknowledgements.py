@@ -1,9 +1,10 @@
 """Messages that a connection has yet to acknowledge, and when each is due to be sent again.
 
 All entries share one delay and one timeout, so the order in which they were put is the order in which they fall due:
-two dicts, no heap.
+two OrderedDicts, no heap. (A dict that is emptied from its front looks at ever more empty places on the way.)
 """
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -42,8 +43,8 @@ class AckQueue(Generic[C]):
         self._delay = delay
         self._timeout = timeout
         self._limit = limit
-        self._by_age: dict[tuple[C, str], PendingAck[C]] = {}
-        self._by_resend: dict[tuple[C, str], PendingAck[C]] = {}
+        self._by_age: OrderedDict[tuple[C, str], PendingAck[C]] = OrderedDict()
+        self._by_resend: OrderedDict[tuple[C, str], PendingAck[C]] = OrderedDict()
         self._of: dict[C, dict[str, None]] = {}
 
     def add(self, connection: C, message: Message, now: float) -> PendingAck[C] | None:
@@ -86,10 +87,8 @@ class AckQueue(Generic[C]):
         resend = []
         while self._by_resend and (entry := next(iter(self._by_resend.values()))).resend <= now:
             resend.append(entry)
-            key = (entry.connection, entry.message.id or "")
-            del self._by_resend[key]
             entry.resend = now + self._delay
-            self._by_resend[key] = entry
+            self._by_resend.move_to_end((entry.connection, entry.message.id or ""))
         return Due(resend, given_up)
 
     def next_due(self) -> float | None:

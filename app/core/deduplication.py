@@ -1,5 +1,7 @@
 """What was delivered lately, so that a message that comes twice is delivered once."""
 
+from collections import OrderedDict
+
 
 class RecentKeys:
     """A memory of keys, bounded in time (`ttl` seconds) and in number (`limit`; then the oldest are forgotten)."""
@@ -7,7 +9,8 @@ class RecentKeys:
     def __init__(self, ttl: float, limit: int) -> None:
         self._ttl = ttl
         self._limit = limit
-        self._noted: dict[str, float] = {}  # in the order of their time
+        # In the order of their time. A plain dict that loses its first all the time searches ever longer for the next.
+        self._noted: OrderedDict[str, float] = OrderedDict()
 
     def note(self, key: str, now: float) -> bool:
         """Remember a key; answers whether it is new. `now` is in seconds and never goes back."""
