@@ -1,0 +1,83 @@
+"""The hub without sockets: what leaves it for each connection."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from app.clock import Clock
+from app.connection import Connection
+from app.core.router import Rules
+from app.fanout.embedded import EmbeddedFanout
+from app.handlers import Handlers
+from app.hub import Hub, Identity, Limits
+from app.metrics import Metrics
+from app.protocol import codec
+from app.protocol.codec import Frame
+
+
+@asynccontextmanager
+async def open_hub(ack_types: frozenset[str] = frozenset()) -> AsyncIterator[Hub]:
+    metrics = Metrics()
+    hub = Hub(
+        identity=Identity("0123456789ab"),
+        rules=Rules(ack_types=ack_types),
+        limits=Limits(
+            max_payload=1000,
+            max_connections=1000,
+            max_subscriptions=10,
+            publish_backlog=10_000,
+            max_buffered=100_000,
+            max_buffered_total=10_000_000,
+            resend_delay=60,
+            resend_timeout=600,
+        ),
+        include_user_props=(),
+        fanout=EmbeddedFanout(),
+        handlers=Handlers({}, metrics),
+        metrics=metrics,
+        clock=Clock(),
+        options={},
+    )
+    await hub.open()
+    try:
+        yield hub
+    finally:
+        await hub.close()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
+    """Calls of a function of the codec, from now on."""
+    calls: list[Any] = []
+    original: Callable[..., Any] = getattr(codec, name)
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(codec, name, count)
+    return calls
+
+
+@pytest.mark.parametrize("ack_types", [frozenset(), frozenset({"announce"})])
+async def test_a_message_is_written_once_for_all_who_get_it(
+    monkeypatch: pytest.MonkeyPatch, ack_types: frozenset[str]
+) -> None:
+    async with open_hub(ack_types) as hub:
+        connections = [hub.connect(None, None, abort=lambda: None) for _ in range(200)]
+        for connection in connections:
+            hub.subscribe(connection, "news", "front")
+        frames: dict[Connection, list[Frame]] = {connection: [] for connection in connections}
+
+        def note(connection: Connection, frame: Frame) -> bool:
+            frames[connection].append(frame)
+            return True
+
+        monkeypatch.setattr(Connection, "send", note)
+        written = counted(monkeypatch, "encode_frame")
+        await hub.emit("news", None, "announce", {"n": 1})
+        assert len(written) == 1
+        (first,), *others = frames.values()
+        assert '"payload":{"n":1}' in first.text
+        assert all(len(sent) == 1 and sent[0] is first for sent in others)
