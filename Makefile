@@ -6,13 +6,21 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 EMULATOR_PORT ?= 8085
+IMAGE ?= cloud-sockets
+TAG ?= latest
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+IMAGE_NETWORK ?= host
+URL ?= http://localhost:8080
+TERRAFORM_CHECK ?= ../shared/terraform-check/terraform-check
+export TERRAFORM_CHECK
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CHECKOV_VENV := .cache/checkov
 
 .PHONY: help
 help: ## Show this
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
 run: $(VENV)/run.stamp ## Serve on port 8080 (PORT=...), with the embedded fan-out unless a topic is set
@@ -23,25 +31,62 @@ test: $(VENV)/dev.stamp ## Run all tests (ARGS="-k words" for some); finds the P
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/dev.stamp ## Check style, types, the walls between the rooms, and the Dockerfile
+lint: $(VENV)/dev.stamp ## Check style, types, the walls between the rooms, Dockerfiles and cloudbuild.yaml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile docs/examples/handlers/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.cloudbuild cloudbuild.yaml
 
 .PHONY: format
 format: $(VENV)/dev.stamp ## Put the code in form, and the README's tables
 	$(BIN)/python -m tests.support.readme
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(if $(shell command -v terraform),terraform fmt -recursive terraform)
 
 .PHONY: lock
 lock: $(VENV)/dev.stamp ## Write the lock files anew, with the newest versions that fit
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) --group dev pyproject.toml -o requirements-dev.lock
+	echo checkov | $(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) - -o .ci/checkov.lock
 LOCK_FLAGS := --universal --python-version 3.11 --fork-strategy requires-python --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
+
+.PHONY: image
+image: ## Build the image (IMAGE=cloud-sockets)
+	docker build $(DOCKER_BUILD_FLAGS) --build-arg COMMIT=$(COMMIT) --tag $(IMAGE) .
+
+.PHONY: image-test
+image-test: $(VENV)/dev.stamp ## Build the image, run it, try it and stop it (IMAGE_NETWORK=host)
+	IMAGE=$(IMAGE) COMMIT=$(COMMIT) IMAGE_NETWORK=$(IMAGE_NETWORK) .ci/with-docker $(BIN)/python -m pytest -m image -s $(ARGS)
+
+.PHONY: push
+push: ## Push IMAGE to its registry, as it is called and as TAG
+	docker push $(IMAGE)
+	docker tag $(IMAGE) $$(echo $(IMAGE) | sed 's/:[^:/]*$$//'):$(TAG)
+	docker push $$(echo $(IMAGE) | sed 's/:[^:/]*$$//'):$(TAG)
+
+.PHONY: smoke
+smoke: $(VENV)/dev.stamp ## Try the service at URL over real sockets
+	$(BIN)/python -m tests.smoke $(URL)
+
+.PHONY: terraform-test
+terraform-test: $(CHECKOV_VENV)/stamp ## Check terraform/: form, schema, plans, and what checkov knows
+	.ci/terraform-test
+	$(CHECKOV_VENV)/bin/checkov --quiet --compact --skip-download --directory . --framework terraform dockerfile --skip-path .cache --skip-path .venv
+
+.PHONY: deploy-canary deploy-smoke deploy-promote deploy-rollback
+deploy-canary: ## Deploy IMAGE beside what serves, without traffic (SERVICE=... REGION=...)
+	.ci/deploy canary $(IMAGE)
+deploy-smoke deploy-promote: $(VENV)/dev.stamp
+deploy-smoke: ## Try the canary over real sockets; roll back if it fails
+	$(BIN)/python .ci/deploy smoke
+deploy-promote: ## Give the canary all traffic, and try again; roll back if it fails
+	$(BIN)/python .ci/deploy promote
+deploy-rollback: ## Give all traffic back to the revision that had it before
+	.ci/deploy rollback
 
 .PHONY: emulator
 emulator: $(VENV)/dev.stamp ## Run the Pub/Sub emulator of the Google Cloud SDK (EMULATOR_PORT=8085) until Ctrl-C
@@ -49,7 +94,7 @@ emulator: $(VENV)/dev.stamp ## Run the Pub/Sub emulator of the Google Cloud SDK 
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache terraform/.terraform .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # An environment is made anew when PYTHON changes; a lock is installed again when it changes.
 $(VENV)/python.stamp: FORCE
@@ -68,6 +113,12 @@ $(VENV)/run.stamp: requirements.lock $(VENV)/python.stamp
 $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/python.stamp
 	$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@ $(VENV)/run.stamp
+
+# checkov pins much of what it needs to old versions: it has an environment of its own.
+$(CHECKOV_VENV)/stamp: .ci/checkov.lock
+	$(PYTHON) -m venv $(CHECKOV_VENV)
+	$(CHECKOV_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r .ci/checkov.lock
+	@touch $@
 
 .PHONY: FORCE
 FORCE:

@@ -200,6 +200,7 @@ def _make_door(settings: Settings) -> Door:
         origin_allowed=OriginRule(settings.allowed_origins, local=local).allows,
         identify=_anonymous if settings.auth_mode == "anonymous" else _session_reader(settings),
         check_key=lambda authorization: keys.access(authorization).value,
+        metrics_open_to_loopback=settings.on_cloud_run,
     )
 
 

@@ -1,5 +1,7 @@
 locals {
   url = var.domain == null ? google_cloud_run_v2_service.this.uri : "https://${var.domain.name}"
+  # The service's own address is closed when there is a load balancer in front of it.
+  smoke_url = var.domain == null ? "" : ",_SMOKE_URL=${local.url}"
 }
 
 output "url" {
@@ -34,7 +36,7 @@ output "load_balancer_address" {
 
 output "deploy_command" {
   description = "Builds, tests and deploys what is in the current folder; null without `build`."
-  value       = var.build.enabled ? "gcloud builds submit --project=${var.project_id} --config=cloudbuild.yaml --gcs-source-staging-dir=gs://${google_storage_bucket.source[0].name}/source --substitutions=_SERVICE=${var.name},_REGION=${var.region},_COMMIT=$(git rev-parse HEAD)" : null
+  value       = var.build.enabled ? "gcloud builds submit --project=${var.project_id} --config=cloudbuild.yaml --gcs-source-staging-dir=gs://${google_storage_bucket.source[0].name}/source --substitutions=_SERVICE=${var.name},_REGION=${var.region}${local.smoke_url},COMMIT_SHA=$(git rev-parse HEAD)" : null
 }
 
 output "publish_command" {

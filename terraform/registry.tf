@@ -6,7 +6,7 @@ resource "google_artifact_registry_repository" "images" {
   description   = "Images of ${var.name}"
 
   docker_config {
-    immutable_tags = false # `latest` and the pipeline's `canary` move; a deployment names the digest
+    immutable_tags = false # `latest` moves; a deployment names the digest
   }
 
   cleanup_policy_dry_run = false

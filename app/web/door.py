@@ -33,3 +33,5 @@ class Door(NamedTuple):
     identify: Callable[[Websocket], Awaitable[Guest]]
     """Raises Refused for who may not connect."""
     check_key: KeyCheck
+    metrics_open_to_loopback: bool
+    """Whether what runs beside this process, as a collector does on Cloud Run, reads the metrics without a key."""

@@ -41,7 +41,8 @@ def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        refusal = _refuse_without_key(door, open_to_loopback=True)
+        beside = door.metrics_open_to_loopback and _from_loopback()
+        refusal = None if beside else _refuse_without_key(door)
         return refusal or Response(hub.metrics.render(), content_type=CONTENT_TYPE)
 
     @routes.get("/api/info")
@@ -109,9 +110,9 @@ def _error(hub: Hub, error: MessageError, shown: Any) -> Response:
     return answer
 
 
-def _refuse_without_key(door: Door, *, open_to_loopback: bool = False) -> Response | None:
+def _refuse_without_key(door: Door) -> Response | None:
     status = door.check_key(request.headers.get("Authorization"))
-    if status == 200 or (status == 403 and open_to_loopback and _from_loopback()):
+    if status == 200:
         return None
     if status == 401:
         answer = _answer({"error": "an API key is needed: Authorization: Bearer <key>"}, 401)

@@ -39,6 +39,8 @@ class Answer(NamedTuple):
 class Server:
     """`python -m app`, with exactly these variables. Use it as an async context manager: it ends with the block."""
 
+    start_deadline = DEADLINE
+
     def __init__(self, *, wait_for: str = "/health/ready", **variables: str) -> None:
         self.port = free_port()
         self._wait_for = wait_for
@@ -59,7 +61,7 @@ class Server:
                 return False
 
         try:
-            await until(up, what=f"{self._wait_for} was never 200")
+            await until(up, self.start_deadline, f"{self._wait_for} was never 200")
         except BaseException:
             print(self.log)
             await self.__aexit__(None, None, None)

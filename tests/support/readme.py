@@ -5,9 +5,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from app.metrics import Metrics
 from app.settings import Settings, variable_name
+from tests.support import terraform
 from tests.support.process import ROOT
 
 README = ROOT / "README.md"
@@ -46,9 +48,42 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
+def terraform_variables_table() -> str:
+    """Every Terraform variable with its default."""
+    rows = ["| Terraform variable | default | what it is for |", "| --- | --- | --- |"]
+    for name, block in terraform.blocks("variable").items():
+        rows.append(f"| `{name}` | {_default(block)} | {block['description']} |")
+    return "\n".join(rows)
+
+
+def _default(block: dict[str, Any]) -> str:
+    """As it is written; of an object, its attributes' own."""
+    attributes = re.findall(r'(\w+) = optional\([^,]+, ("[^"]*"|[\w\[\]]+)\)', block["type"])
+    if "default" not in block:
+        return "**required**"
+    if attributes and block["default"] == {}:
+        return "<br>".join(f"`{name} = {value}`" for name, value in attributes)
+    return {"": "", "{}": "", "[]": "", "null": "", "None": ""}.get(
+        str(block["default"]), f"`{block['default']}`".lower()
+    )
+
+
+def terraform_outputs_table() -> str:
+    """Every Terraform output."""
+    rows = ["| Terraform output | what it is |", "| --- | --- |"]
+    rows += [f"| `{name}` | {block['description']} |" for name, block in terraform.blocks("output").items()]
+    return "\n".join(rows)
+
+
 def with_tables(text: str) -> str:
     """The README's text with its tables as the code has them."""
-    for name, table in (("variables", variables_table()), ("metrics", metrics_table())):
+    tables = {
+        "variables": variables_table(),
+        "metrics": metrics_table(),
+        "terraform-variables": terraform_variables_table(),
+        "terraform-outputs": terraform_outputs_table(),
+    }
+    for name, table in tables.items():
         pattern = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         text = pattern.sub(lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}", text)  # type: ignore[misc]
     return text

@@ -6,7 +6,7 @@ Each call names the IAM permission that it needs, so that an error can, and so t
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import grpc
 import grpc.aio
@@ -18,16 +18,28 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncI
 
 from app.fanout.pubsub.names import TopicName
 
+
+class Permission(NamedTuple):
+    """An IAM permission, on what it is asked for, and a predefined role that has it."""
+
+    name: str
+    on: Literal["the topic", "the project"]
+    role: str
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.on}"
+
+
 PERMISSIONS = {
-    "publish": ("pubsub.topics.publish", "roles/pubsub.publisher on the topic"),
-    "create_subscription": (
-        "pubsub.subscriptions.create on the project and pubsub.topics.attachSubscription on the topic",
-        "roles/pubsub.editor on the project, or a role of your own with these permissions",
-    ),
-    "consume": ("pubsub.subscriptions.consume", "roles/pubsub.subscriber on the project"),
-    "delete_subscription": ("pubsub.subscriptions.delete", "roles/pubsub.editor on the project"),
+    "publish": [Permission("pubsub.topics.publish", "the topic", "roles/pubsub.publisher")],
+    "create_subscription": [
+        Permission("pubsub.subscriptions.create", "the project", "roles/pubsub.editor"),
+        Permission("pubsub.topics.attachSubscription", "the topic", "roles/pubsub.subscriber"),
+    ],
+    "consume": [Permission("pubsub.subscriptions.consume", "the project", "roles/pubsub.subscriber")],
+    "delete_subscription": [Permission("pubsub.subscriptions.delete", "the project", "roles/pubsub.editor")],
 }
-"""Call -> what it needs, and the role that has it."""
+"""Call -> what it needs. terraform/iam.tf grants exactly these."""
 
 GLOBAL_ENDPOINT = "pubsub.googleapis.com"
 SUBSCRIPTION_RETENTION = 600
@@ -124,7 +136,7 @@ class PubSubClient:
             created = await self._call("create_subscription", self._subscriber.create_subscription, request, timeout=10)
             if self.emulated:  # it leaves out what its topic retains
                 request = types.GetTopicRequest(topic=self.topic.path)
-                topic = await self._call("create_topic", self._publisher.get_topic, request, timeout=5)
+                topic = await self._call("get_topic", self._publisher.get_topic, request, timeout=5)
                 return float(types.Topic.pb(topic).message_retention_duration.ToSeconds())
         except PubSubError as error:
             if error.code is not grpc.StatusCode.ALREADY_EXISTS:  # an earlier try whose answer was lost

@@ -304,8 +304,10 @@ def explain(error: PubSubError, client: PubSubClient) -> str:
         case grpc.StatusCode.PERMISSION_DENIED if "has not been used" in str(error) or "disabled" in str(error):
             return f"Pub/Sub is not enabled: gcloud services enable pubsub.googleapis.com --project={topic.project}"
         case grpc.StatusCode.PERMISSION_DENIED:
-            permission, role = PERMISSIONS[error.call]
-            return f"missing permission for {topic.path}: {permission}; grant {role} ({error})"
+            needed = PERMISSIONS[error.call]
+            names = " and ".join(str(permission) for permission in needed)
+            roles = " and ".join(f"{permission.role} on {permission.on}" for permission in needed)
+            return f"missing permission for {topic.path}: {names}; grant {roles}, or a role of your own ({error})"
         case grpc.StatusCode.UNAUTHENTICATED:
             return f"Google does not know who this is ({error}): gcloud auth application-default login"
         case _:

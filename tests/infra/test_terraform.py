@@ -1,0 +1,176 @@
+"""What Terraform grants, sets and watches is what the service asks for, reads and counts."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.fanout.pubsub import client as pubsub_client
+from app.fanout.pubsub.client import PERMISSIONS
+from app.metrics import Metrics
+from app.settings import Settings, variable_name
+from tests.support import terraform
+from tests.support.process import ROOT, Server
+from tests.support.tools import missing
+
+CLOUD_RUNS = {"PORT", "K_SERVICE", "K_REVISION"}
+"""Cloud Run sets these itself."""
+NOT_DEPLOYED = {"PUBSUB_EMULATOR_HOST"}
+
+
+def environment() -> set[str]:
+    """The variables that service.tf may set, secrets included."""
+    return set(terraform.local("environment")) | set(
+        re.findall(r"^ {6}([A-Z_]+) = \{$", (terraform.FOLDER / "secrets.tf").read_text(), re.MULTILINE)
+    )
+
+
+def test_every_variable_of_the_settings_can_be_set_and_no_other_is() -> None:
+    variables = {variable_name(field) for field in Settings.model_fields}
+    assert environment() == variables - CLOUD_RUNS - NOT_DEPLOYED
+
+
+def test_every_attribute_of_settings_reaches_its_variable() -> None:
+    kind = terraform.blocks("variable")["settings"]["type"]
+    attributes = set(re.findall(r"(\w+) = optional\(", kind))
+    assert attributes
+    for attribute in attributes:
+        value = terraform.local("environment")[variable_name(attribute)]
+        assert f"var.settings.{attribute}" in value, attribute
+
+
+def test_the_attributes_of_settings_have_the_settings_types() -> None:
+    kind = terraform.blocks("variable")["settings"]["type"]
+    kinds = dict(re.findall(r"(\w+) = optional\(([\w()]+?)\)(?=[,}])", kind))
+    for attribute, kind in kinds.items():
+        annotation = str(Settings.model_fields[attribute].annotation)
+        expected = (
+            "list(string)" if "tuple" in annotation
+            else "bool" if "bool" in annotation
+            else "number" if "int" in annotation
+            else "string"
+        )  # fmt: skip
+        assert kind == expected, attribute
+
+
+def granted() -> dict[str, set[str]]:
+    return {
+        "the project": set(terraform.local("project_permissions")),
+        "the topic": set(terraform.local("topic_permissions")),
+    }
+
+
+def test_the_roles_have_exactly_the_permissions_that_the_code_asks_for() -> None:
+    asked: dict[str, set[str]] = {"the project": set(), "the topic": set()}
+    for permission in (permission for needed in PERMISSIONS.values() for permission in needed):
+        asked[permission.on].add(permission.name)
+    assert granted() == asked
+    instance = terraform.resource("google_project_iam_custom_role", "instance")
+    assert instance["permissions"] == "${local.project_permissions}"
+    topic = terraform.resource("google_project_iam_custom_role", "topic")
+    assert topic["permissions"] == "${local.topic_permissions}"
+
+
+def test_every_call_to_pubsub_is_listed_with_its_permissions() -> None:
+    source = Path(pubsub_client.__file__).read_text()
+    calls = set(re.findall(r'(?:_call|PubSubError)\("(\w+)"', source))
+    only_to_the_emulator = {"create_topic", "get_topic"}
+    assert calls - only_to_the_emulator == set(PERMISSIONS)
+    methods = set(re.findall(r"self\._(?:publisher|subscriber)\.(\w+)", source))
+    assert methods == {"create_topic", "get_topic", "create_subscription", "delete_subscription", "seek", "publish"}
+
+
+def test_every_permission_has_its_reason() -> None:
+    text = (terraform.FOLDER / "iam.tf").read_text()
+    for name in granted()["the project"] | granted()["the topic"]:
+        assert re.search(rf'"{re.escape(name)}",\s+# \w+', text), name
+
+
+async def test_the_probes_paths_exist() -> None:
+    service = terraform.resource("google_cloud_run_v2_service", "this")
+    hub = service["template"][0]["containers"][0]
+    paths = [hub[probe][0]["http_get"][0]["path"] for probe in ("startup_probe", "liveness_probe")]
+    uptime = terraform.resource("google_monitoring_uptime_check_config", "ready")
+    paths.append(uptime["http_check"][0]["path"])
+    async with Server() as server:
+        for path in paths:
+            assert (await server.get(path)).status == 200, path
+
+
+def test_every_metric_that_is_watched_exists() -> None:
+    known = set(re.findall(r"^# TYPE (\S+)", Metrics().render().decode(), re.MULTILINE))
+    watched = set(re.findall(r"\b(cloud_sockets_\w+)\{", (terraform.FOLDER / "monitoring.tf").read_text()))
+    assert len(watched) > 10
+    assert watched <= known
+
+
+def test_every_label_that_is_watched_exists() -> None:
+    help_of = dict(re.findall(r"^# HELP (\S+) (.*)$", Metrics().render().decode(), re.MULTILINE))
+    text = (terraform.FOLDER / "monitoring.tf").read_text()
+    for metric, label, value in re.findall(r'(cloud_sockets_\w+)\{\$\{local\.target\},(\w+)!?=\\"(\w+)\\"', text):
+        assert value in help_of[metric] or label == "code", (metric, value)
+
+
+def test_every_log_line_that_is_counted_is_written() -> None:
+    counted = re.findall(r'jsonPayload\.message=~\\"\^([^\\]+)\\"', (terraform.FOLDER / "monitoring.tf").read_text())
+    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    assert len(counted) == 2
+    for text in counted:
+        assert f'"{text}' in code, text
+
+
+def test_every_variable_and_output_is_described_and_typed() -> None:
+    variables = terraform.blocks("variable")
+    assert all(block.get("description") and block.get("type") for block in variables.values())
+    assert all(block.get("description") for block in terraform.blocks("output").values())
+    named = re.findall(r"^#? ?(\w+) +=", (terraform.FOLDER / "terraform.tfvars.example").read_text(), re.MULTILINE)
+    assert set(named) <= set(variables)
+    assert "project_id" in named
+
+
+def test_the_sections_of_the_runbook_that_alerts_point_to_exist() -> None:
+    pointed = re.findall(r'docs/operations\.md, \\"([^\\]+)\\"', (terraform.FOLDER / "monitoring.tf").read_text())
+    assert pointed
+    headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    assert set(pointed) <= set(headings)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The configuration, to change something in it."""
+    missing("terraform")
+    for path in terraform.FOLDER.glob("*.tf"):
+        (tmp_path / path.name).write_text(path.read_text())
+    return tmp_path
+
+
+def checked(folder: Path) -> tuple[bool, str]:
+    """Whether .ci/terraform-test accepts it, and what it said."""
+    done = subprocess.run(
+        [ROOT / ".ci" / "terraform-test", folder], capture_output=True, text=True, timeout=300, check=False
+    )
+    if "skipped:" in done.stdout:
+        pytest.skip(done.stdout.strip())
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_wrong_attribute_does_not_pass(copy: Path) -> None:
+    service = copy / "service.tf"
+    service.write_text(service.read_text().replace("session_affinity ", "session_affinitx "))
+    passed, said = checked(copy)
+    assert not passed
+    assert 'An argument named "session_affinitx" is not expected here' in said
+
+
+def test_the_example_can_be_applied_with_everything_that_is_commented_out_in_it(copy: Path) -> None:
+    example = (terraform.FOLDER / "terraform.tfvars.example").read_text()
+    assignments = re.sub(r"^# (\w+ += )", r"\1", example, flags=re.MULTILINE)
+    assert assignments.count("\n# ") < example.count("\n# ")
+    secrets = 'secret_key = "0123456789abcdef"\napi_keys = "0123456789abcdef"\n'
+    run = f'mock_provider "google" {{}}\nvariables {{\n{secrets}{assignments}}}\nrun "example" {{}}\n'
+    (copy / "example.tftest.hcl").write_text(run)
+    subprocess.run(["terraform", "fmt", copy], check=True, capture_output=True)
+    passed, said = checked(copy)
+    assert passed, said
+    assert "1 passed" in said
