@@ -42,6 +42,7 @@ lint: $(VENV)/dev.stamp ## Check style, types, the walls between the rooms, Dock
 .PHONY: format
 format: $(VENV)/dev.stamp ## Put the code in form, and the README's tables
 	$(BIN)/python -m tests.support.readme
+	$(BIN)/python docs/costs.py --write
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(if $(shell command -v terraform),terraform fmt -recursive terraform)

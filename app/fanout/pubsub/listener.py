@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 LOOPBACK = OWN_PREFIX + "loopback"
 LOOPBACK_TIMEOUT = 5.0
 """Seconds for a loopback that was published to be heard."""
-QUIET = 20.0
-"""Seconds without any message after which a loopback asks whether there is really nothing to hear. One instance's
-loopback is heard by all, so a quiet topic carries about one in this time, however many instances there are."""
+QUIET = (15.0, 25.0)
+"""Seconds without any message after which a loopback asks whether there is really nothing to hear. Each instance draws
+its own: the first one's loopback is heard by all, so a quiet topic carries few, however many instances there are."""
 RETRY_DELAY = (0.1, 10.0)
 """Seconds: the first and the longest wait before another try."""
 NOT_FOUND_TRIES = 5
@@ -235,14 +235,16 @@ class Listener:
         self._metrics.pubsub_hearing.set(1)
         logger.info("listening to %s", self._client.topic.path)
         loop = asyncio.get_running_loop()
+        quiet = self._chance.uniform(*QUIET)
         while True:
             try:
-                async with asyncio.timeout_at(max(self._last_read + QUIET, loop.time() + 1)):
+                async with asyncio.timeout_at(max(self._last_read + quiet, loop.time() + 1)):
                     await self._lost.wait()
                 raise _SubscriptionLost("the Pub/Sub topic had vanished")
             except TimeoutError:
-                if loop.time() - self._last_read >= QUIET:
+                if loop.time() - self._last_read >= quiet:
                     await self._prove([ordering_key("")])
+                    quiet = self._chance.uniform(*QUIET)
 
     async def _prove(self, keys: list[str]) -> None:
         """Publish a loopback for each key and wait until all are heard."""

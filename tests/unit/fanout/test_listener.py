@@ -188,7 +188,7 @@ async def test_a_stream_that_carries_nothing_is_found_out(pubsub_server: PubSubS
 async def test_a_stream_that_falls_silent_is_found_out(
     pubsub_server: PubSubServer, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "QUIET", 0.2)
+    monkeypatch.setattr(module, "QUIET", (0.2, 0.3))
     pubsub_server.end_streams()  # so that the new limit is seen
     await until(lambda: pubsub_server.streams_opened == 2)
     await instance.is_hearing()
