@@ -43,7 +43,6 @@ async def test_what_anyone_publishes_reaches_every_client_once_and_in_order(emul
                 published.publish_from_another_process("news", count),
             )
             sources = ["browser-0", "browser-1", "browser-2", "http", "whole", "alone"]
-            orders = []
             for client in receivers:
                 got = await client.collect(count * len(sources))
                 assert await client.nothing_came()
@@ -52,9 +51,6 @@ async def test_what_anyone_publishes_reaches_every_client_once_and_in_order(emul
                     assert numbers == list(range(count)), source
                 assert len({message["pubsubId"] for message in got}) == len(got)
                 assert all(message["own"] for message in got if message["payload"][0] == "whole")
-                # What the service itself publishes to a channel has one order everywhere.
-                orders.append([message["id"] for message in got if message["payload"][0] not in ("whole", "alone")])
-            assert orders[0] == orders[1] == orders[2]
 
         assert len(await published.subscriptions()) == 3
         for server in servers:
