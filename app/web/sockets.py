@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from quart import Blueprint, Response, Websocket, websocket
 
@@ -34,7 +34,7 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
 
     @routes.websocket(path)
     async def open_socket() -> Response | None:
-        upgrade = websocket._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001  # for the writer's task
+        upgrade: Websocket = cast("Any", websocket)._get_current_object()  # noqa: SLF001  # for other tasks
         guest = await _admit(hub, door, upgrade)
         if isinstance(guest, Response):
             return guest
