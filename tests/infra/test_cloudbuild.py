@@ -36,19 +36,19 @@ def substituted(text: str) -> str:
 
 
 class Workspace:
-    """A copy of what is committed or could be, and what a step finds around it."""
+    """What `gcloud builds submit` would upload, which is no git repository, and what a step finds around it."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "workspace"
         self.docker_log = folder / "docker.log"
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
+        uploaded = subprocess.run(
+            ["gcloud", "meta", "list-files-for-upload"],
+            cwd=ROOT, env={**os.environ, "CLOUDSDK_CONFIG": str(folder / "gcloud")},
+            capture_output=True, text=True, check=True,
         )  # fmt: skip
-        for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).exists():
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.root / name)
+        for name in uploaded.stdout.splitlines():
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, self.root / name)
         stubs = folder / "bin"
         stubs.mkdir()
         self._stub(stubs / "docker", f'echo "$@" >> {self.docker_log}')
@@ -82,14 +82,14 @@ class Workspace:
         environment = dict(substituted(entry).split("=", 1) for entry in step["env"])
         return subprocess.run(
             ["sh", "-e", "-c", step["script"]],
-            cwd=self.root, env={**self.variables, **environment, "ARGS": NARROWED.get(step_id, ""), **more},
+            cwd=self.root, env={**self.variables, **environment, "PYTEST_ADDOPTS": NARROWED.get(step_id, ""), **more},
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    missing("make", "git", "gcloud")
+    missing("make", "gcloud")
     return Workspace(tmp_path)
 
 
@@ -248,3 +248,14 @@ def test_what_deploy_needs_is_said(workspace: Workspace, arguments: list[str], s
     assert done.returncode == status
     assert "SERVICE" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["lint"], []])
+def test_a_python_that_cannot_make_environments_is_completed(tmp_path: Path, arguments: list[str]) -> None:
+    """As in Cloud Build's builder, whose Python is Debian's without python3-venv."""
+    for name, script in {"python3": "exit 1", "apt-get": f'echo "$@" >> {tmp_path}/log'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run([ROOT / ".ci/prepare", *arguments], env={"PATH": path}, check=True)
+    assert "python3-venv" in (tmp_path / "log").read_text().splitlines()[-1].split()
