@@ -1,4 +1,4 @@
-"""As much of the Cloud Run Admin API (v1) as `gcloud run services` needs, for one service, and of Secret Manager.
+"""As much of the Cloud Run Admin API (v1) as `gcloud run` needs, for one service, and of Secret Manager and Logging.
 
 The real gcloud talks to it, as through an HTTP proxy: `variables()` says how. What it deploys becomes a revision with a
 name, its traffic what was asked for, and each tag an address of its own.
@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-API = "/apis/serving.knative.dev/v1/namespaces/demo-project/services/"
+NAMESPACE = "/apis/serving.knative.dev/v1/namespaces/demo-project"
+API = f"{NAMESPACE}/services/"
 
 
 class CloudRun:
@@ -26,8 +27,10 @@ class CloudRun:
         self._urls = urls
         self._secrets = secrets or {}
         self._revisions = 0
+        self.deleted: list[str] = []
         environment = [{"name": name, "value": value} for name, value in (variables or {}).items()]
-        containers = [{"name": "hub", "image": "hello", "env": environment}, {"name": "collector", "image": "rungmp"}]
+        hub = {"name": "hub", "image": "hello", "env": environment, "ports": [{"name": "http1", "containerPort": 8080}]}
+        containers = [hub, {"name": "collector", "image": "rungmp"}]
         self.service: dict[str, Any] = {
             "apiVersion": "serving.knative.dev/v1",
             "kind": "Service",
@@ -58,6 +61,7 @@ class CloudRun:
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN": "http://run.test/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER": "http://secrets.test/",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": "http://logging.test/",
             "CLOUDSDK_CORE_PROJECT": "demo-project",
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
@@ -85,6 +89,13 @@ class CloudRun:
         if secret := re.search(r"/secrets/([\w-]+)/versions/latest:access", path):
             data = base64.b64encode(self._secrets[secret[1]].encode()).decode()
             return 200, {"name": f"projects/demo-project/secrets/{secret[1]}/versions/1", "payload": {"data": data}}
+        if method == "DELETE" and (revision := re.search(rf"{NAMESPACE}/revisions/([\w-]+)", path)):
+            self.deleted.append(revision[1])
+            return 200, {}
+        if method == "GET" and path.partition("?")[0].endswith(f"{NAMESPACE}/revisions"):
+            return 200, {"kind": "RevisionList", "metadata": {}, "items": []}
+        if "/v2/entries:list" in path:
+            return 200, {}
         name = path.partition(API)[2].partition("?")[0]
         if name != "hub" or method not in ("GET", "PUT"):
             return 404, {"error": {"code": 404, "message": f"{method} {path} is not here", "status": "NOT_FOUND"}}
@@ -97,7 +108,8 @@ class CloudRun:
     def _replace(self, spec: dict[str, Any]) -> None:
         """A new specification; where the template changed, a new revision."""
         template, before = spec["template"], self.service["spec"].get("template", {})
-        if template["spec"] != before.get("spec"):
+        labelled, labelled_before = (one.get("metadata", {}).get("labels") or {} for one in (template, before))
+        if template["spec"] != before.get("spec") or labelled != labelled_before:
             self._revisions += 1
         newest = template["metadata"].get("name") or f"hub-{self._revisions:05d}"
         metadata, status = self.service["metadata"], self.service["status"]
@@ -131,7 +143,7 @@ def _handler(cloud_run: CloudRun) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = _answer  # noqa: N815 - the names that http.server looks for
+        do_GET = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, format: str, *arguments: object) -> None:
             """Say nothing."""
