@@ -28,6 +28,8 @@ MEGABYTE = 10**6
 BASE = "python:3.13-slim"
 USER = "65532:65532"
 SOCKETS = 20
+READY = 1.5
+"""Seconds of CPU until it is ready."""
 GRACE = 9.0
 """Seconds: Cloud Run kills after 10."""
 
@@ -146,7 +148,9 @@ async def test_it_serves_and_drains_over_pubsub(image: str, emulator_address: st
         GOOGLE_CLOUD_PROJECT=PROJECT,
         CLOUD_SOCKETS_PUBSUB_TOPIC_NAME=topic,
     ) as container:
-        print(f"\nready after {container.cpu_seconds():.2f} s of CPU")
+        cpu = container.cpu_seconds()
+        print(f"\nready after {cpu:.2f} s of CPU")
+        assert cpu < READY
         assert inspect(container.name)["HostConfig"]["ReadonlyRootfs"]
         said = await smoke(f"http://127.0.0.1:{container.port}", "/ws", {})
         assert said.endswith("through Pub/Sub")

@@ -42,14 +42,15 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
     subprocess.run(["bash", "-euc", COMMANDS], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
     said = [line for line in log.read_text().splitlines() if " output " not in line]
     assert [line.split(" --")[0] for line in said] == [
-        "gcloud auth application-default login",
+        "gcloud auth login",
+        "gcloud services enable cloudresourcemanager.googleapis.com serviceusage.googleapis.com",
         "terraform -chdir=terraform init",
         "terraform -chdir=terraform apply",
         "gcloud builds submit",
         "python -m websockets xx",
         "gcloud pubsub topics publish x",
     ]
-    assert "COMMIT_SHA=0123abcd" in said[3]
+    assert "COMMIT_SHA=0123abcd" in said[4]
     assert (ROOT / "cloudbuild.yaml").exists()
-    assert "--config=cloudbuild.yaml" in said[3]
-    assert said[5].endswith('--message={"text":"hello"} --attribute=type=announce,channel=news')
+    assert "--config=cloudbuild.yaml" in said[4]
+    assert said[6].endswith('--message={"text":"hello"} --attribute=type=announce,channel=news')
