@@ -237,6 +237,8 @@ resource "google_cloud_run_v2_service_iam_member" "uptime" {
   location = var.region
   role     = "roles/run.invoker"
   member   = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-monitoring-notification.iam.gserviceaccount.com"
+
+  depends_on = [google_monitoring_uptime_check_config.ready] # in a new project, Monitoring makes that account with it
 }
 
 resource "google_monitoring_alert_policy" "uptime" {

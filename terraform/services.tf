@@ -2,6 +2,7 @@ locals {
   services = toset(concat(
     [
       "artifactregistry.googleapis.com",
+      "cloudresourcemanager.googleapis.com", # Terraform's own: the project's number, and grants on the project
       "iam.googleapis.com",
       "logging.googleapis.com",
       "monitoring.googleapis.com",
