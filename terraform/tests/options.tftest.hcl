@@ -215,6 +215,46 @@ run "without_monitoring" {
   }
 }
 
+run "without_the_uptime_check" {
+  variables {
+    monitoring = { uptime_check = false, notification_channels = ["projects/my-project/notificationChannels/1"] }
+  }
+  assert {
+    condition     = length(google_monitoring_uptime_check_config.ready) + length(google_monitoring_alert_policy.uptime) + length(google_cloud_run_v2_service_iam_member.uptime) == 0
+    error_message = "Nobody may ask from outside."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.critical_log[0].notification_channels == tolist(["projects/my-project/notificationChannels/1"])
+    error_message = "Alerts must go where they were asked to go."
+  }
+}
+
+run "without_a_domain" {
+  assert {
+    condition     = length(google_compute_global_address.this) + length(google_compute_backend_service.this) + length(google_compute_security_policy.this) + length(google_compute_global_forwarding_rule.https) + length(google_compute_global_forwarding_rule.http) == 0
+    error_message = "There must be no load balancer."
+  }
+  assert {
+    condition     = google_cloud_run_v2_service.this.ingress == "INGRESS_TRAFFIC_ALL" && !contains(keys(google_project_service.this), "compute.googleapis.com")
+    error_message = "The service must take requests itself."
+  }
+}
+
+run "labels_and_protection" {
+  variables {
+    labels              = { team = "sockets" }
+    deletion_protection = false
+  }
+  assert {
+    condition     = google_cloud_run_v2_service.this.template[0].labels == tomap({ managed-by = "terraform", team = "sockets" }) && google_cloud_run_v2_service.this.labels == tomap({ team = "sockets" })
+    error_message = "The service and its revisions must have the labels."
+  }
+  assert {
+    condition     = !google_cloud_run_v2_service.this.deletion_protection
+    error_message = "It must be possible to delete the service when that is asked for."
+  }
+}
+
 run "without_build" {
   variables {
     build = { enabled = false }

@@ -202,3 +202,21 @@ run "a_rate_interval_that_cloud_armor_refuses" {
   }
   expect_failures = [var.domain]
 }
+
+run "a_version_of_the_secret_key_that_is_none" {
+  command = plan
+  variables {
+    secret_key         = "a-secret-key-of-some-length"
+    secret_key_version = 1.5
+  }
+  expect_failures = [var.secret_key_version]
+}
+
+run "a_version_of_the_api_keys_that_is_none" {
+  command = plan
+  variables {
+    api_keys         = "an-api-key-of-some-length"
+    api_keys_version = -1
+  }
+  expect_failures = [var.api_keys_version]
+}

@@ -1,5 +1,6 @@
 """What Terraform grants, sets and watches is what the service asks for, reads and counts."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -170,7 +171,37 @@ def test_the_example_can_be_applied_with_everything_that_is_commented_out_in_it(
     secrets = 'secret_key = "0123456789abcdef"\napi_keys = "0123456789abcdef"\n'
     run = f'mock_provider "google" {{}}\nvariables {{\n{secrets}{assignments}}}\nrun "example" {{}}\n'
     (copy / "example.tftest.hcl").write_text(run)
+    (copy / "backend.tf").write_text((terraform.FOLDER / "backend.tf.example").read_text())
     subprocess.run(["terraform", "fmt", copy], check=True, capture_output=True)
     passed, said = checked(copy)
     assert passed, said
     assert "1 passed" in said
+
+
+@pytest.mark.parametrize(("ci", "status"), [("true", 1), ("", 0)])
+def test_without_a_provider_ci_fails_and_all_others_skip(tmp_path: Path, ci: str, status: int) -> None:
+    stub = tmp_path / "terraform"
+    stub.write_text('#!/bin/sh\n[ "$1" = fmt ]\n')
+    stub.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CI": ci, "TERRAFORM_CHECK": str(tmp_path / "nothing")}
+    done = subprocess.run(
+        [ROOT / ".ci" / "terraform-test"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert "terraform init cannot have the google provider" in done.stdout + done.stderr
+    assert done.stdout.startswith("skipped: ") == (status == 0)
+
+
+def test_every_check_that_is_skipped_has_its_reason() -> None:
+    files = [*terraform.FOLDER.glob("*.tf"), ROOT / "Dockerfile", ROOT / "docs/examples/handlers/Dockerfile"]
+    skipped = re.findall(r"checkov:skip=(.*)", "\n".join(path.read_text() for path in files))
+    assert len(skipped) > 5
+    for skip in skipped:
+        assert re.fullmatch(r"CKV2?_\w+:\w+ .{10,}", skip), skip
+
+
+def test_every_validation_is_tried() -> None:
+    """Each in a run of its own, which must fail."""
+    runs = (terraform.FOLDER / "tests" / "refusals.tftest.hcl").read_text()
+    for name, block in terraform.blocks("variable").items():
+        assert runs.count(f"expect_failures = [var.{name}]") >= len(block.get("validation", [])), name
