@@ -1,45 +1,87 @@
 """One socket's outgoing side: what waits to be sent, how much may wait, and how it ends."""
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from app.core.rate import RateLimit
 from app.core.users import User
 from app.protocol.close_codes import CloseCode
-from app.protocol.codec import Frame
+from app.protocol.frame import Frame
 
 CLOSE_TIMEOUT = 2.0
 """Seconds in which a client takes what still waits for it and the close frame; then the connection is cut."""
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at how much waits for clients that are behind."""
 ERRORS_ALLOWED = 50
 ERRORS_PERIOD = 10.0
 
 
+class Outlet(Protocol):
+    """The way to a client; `app.web` has one for each kind of server. None of these waits."""
+
+    def write(self, frames: list[Frame]) -> int:
+        """Send these in this order, in one go; answers how many bytes the client has yet to take."""
+        ...
+
+    def waiting(self) -> int:
+        """How many bytes the client has yet to take."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame behind all that was written."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection, with all that waits."""
+        ...
+
+
 class Outgoing:
-    """What waits for all connections together, in bytes. Over the limit the slowest connection goes first."""
+    """What leaves for all connections together.
+
+    Frames for one connection that fall into one turn of the event loop leave in one write, at the turn's end. Over
+    `limit`, in bytes that wait for clients to take them, the slowest connections go first.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: set[Connection] = set()
+        self._this_turn: list[Connection] = []
+        self._behind: dict[Connection, int] = {}
+        """Who has not taken all that was written, and how many bytes wait for each."""
+        self._look_again: asyncio.TimerHandle | None = None
         self.bytes = 0
 
-    def add(self, connection: "Connection", size: int) -> None:
-        """Count what was queued for a connection, and end the slowest while it is too much."""
-        self.bytes += size
-        self._waiting.add(connection)
-        while self.bytes > self._limit and self._waiting:
-            max(self._waiting, key=lambda waiting: waiting.buffered).overflow()
+    def at_the_end_of_this_turn(self, connection: "Connection") -> None:
+        """Have a connection flush what it has."""
+        if not self._this_turn:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._this_turn.append(connection)
 
-    def take(self, connection: "Connection", size: int) -> None:
-        """Count what a connection no longer has to send."""
-        self.bytes -= size
-        if not connection.buffered:
-            self._waiting.discard(connection)
+    def _flush(self) -> None:
+        connections, self._this_turn = self._this_turn, []
+        for connection in connections:
+            connection.flush()
+
+    def waits(self, connection: "Connection", before: int, size: int) -> None:
+        """Count what a connection has yet to take, and end the slowest while that is too much for all together."""
+        self.bytes += size - before
+        if size:
+            self._behind[connection] = size
+        else:
+            self._behind.pop(connection, None)
+        while self.bytes > self._limit and self._behind:
+            max(self._behind, key=self._behind.__getitem__).overflow()
+        if self._behind and self._look_again is None:
+            self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
+
+    def _look(self) -> None:
+        self._look_again = None
+        for connection in tuple(self._behind):
+            connection.measure()
 
 
 class Connection:
-    """A client's socket as the hub sees it: frames go in at once, in order, and a task of the web takes them out."""
+    """A client's socket as the hub sees it. What is sent before `open` leaves then."""
 
     def __init__(
         self,
@@ -49,7 +91,7 @@ class Connection:
         *,
         outgoing: Outgoing,
         max_buffered: int,
-        abort: Callable[[], None],
+        outlet: Outlet,
     ) -> None:
         self.id = id
         """Unique among all connections of all instances; not shown to other clients."""
@@ -59,27 +101,60 @@ class Connection:
         """The user as the session has it, for custom handlers."""
         self.errors = RateLimit(ERRORS_ALLOWED, ERRORS_PERIOD)
         self.buffered = 0
+        """Bytes that were sent and not taken, when they were last looked at."""
         self.close_code: int | None = None
         """The code of a close that the service began."""
         self._outgoing = outgoing
         self._max_buffered = max_buffered
-        self._abort = abort
-        self._frames: deque[Frame] = deque()
-        self._wake = asyncio.Event()
+        self._outlet = outlet
+        self._frames: list[Frame] = []
+        self._waiting = 0
+        """The part of `buffered` that was written."""
+        self._is_open = False
         self._close_reason = ""
         self._cut: asyncio.TimerHandle | None = None
 
+    def open(self) -> None:
+        """The handshake is done: frames may be written."""
+        self._is_open = True
+        self.flush()
+        if self.close_code:
+            self._outlet.close(self.close_code, self._close_reason)
+
     def send(self, frame: Frame) -> bool:
-        """Queue a frame; answers whether it was (not on a connection that is closing). Never waits."""
+        """Send a frame; answers whether it will be (not on a connection that is closing). Never waits."""
         if self.close_code is not None:
             return False
-        self._frames.append(frame)
+        frames = self._frames
+        if not frames:
+            self._outgoing.at_the_end_of_this_turn(self)
+        frames.append(frame)
         self.buffered += frame.size
-        self._wake.set()
-        self._outgoing.add(self, frame.size)
+        return self.buffered <= self._max_buffered or self._is_taken()
+
+    def _is_taken(self) -> bool:
+        """Whether the client takes what is too much for one turn; if not, it ends here."""
+        self.flush()
         if self.buffered > self._max_buffered:
             self.overflow()
         return self.close_code is None
+
+    def flush(self) -> None:
+        """Write what was sent in this turn."""
+        frames = self._frames
+        if not frames or not self._is_open:
+            return
+        self._frames = []
+        waiting = self._outlet.write(frames)
+        if waiting or self._waiting:
+            self._waits(waiting)
+        self.buffered = waiting
+
+    def measure(self) -> None:
+        """Look at how much the client has yet to take."""
+        waiting = self._outlet.waiting()
+        self.buffered = waiting + sum(frame.size for frame in self._frames)
+        self._waits(waiting)
 
     def close(self, code: CloseCode, reason: str, farewell: Frame | None = None) -> None:
         """Send what waits, then the farewell, then the close frame; cut what takes too long. Once only."""
@@ -87,29 +162,17 @@ class Connection:
             return
         if farewell is not None and not self.send(farewell):
             return
+        self.flush()
         self.close_code = code
         self._close_reason = reason
-        self._wake.set()
-        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._abort)
+        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._outlet.abort)
+        if self._is_open:
+            self._outlet.close(code, reason)
 
     def overflow(self) -> None:
-        """End a connection that does not take what is sent to it. What waited is dropped, so there is no farewell."""
-        self._drop()
+        """End a connection that does not take what is sent to it. What was not written is dropped: no farewell."""
+        self._forget()
         self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
-
-    async def write(self, send: Callable[[str], Awaitable[None]], close: Callable[[int, str], Awaitable[None]]) -> None:
-        """Send frames until the connection is closed from this side."""
-        while True:
-            while self._frames:
-                frame = self._frames.popleft()
-                self.buffered -= frame.size
-                self._outgoing.take(self, frame.size)
-                await send(frame.text)
-            if self.close_code is not None:
-                await close(self.close_code, self._close_reason)
-                return
-            self._wake.clear()
-            await self._wake.wait()
 
     def ended(self) -> None:
         """The socket is gone: nothing waits any more."""
@@ -117,13 +180,18 @@ class Connection:
             self.close_code = 0
         if self._cut is not None:
             self._cut.cancel()
-        self._drop()
+        self._forget()
 
     def cut(self) -> None:
         """End the connection at once, without a word."""
-        self._abort()
+        self._outlet.abort()
 
-    def _drop(self) -> None:
-        size, self.buffered = self.buffered, 0
-        self._frames.clear()
-        self._outgoing.take(self, size)
+    def _forget(self) -> None:
+        self._frames = []
+        self.buffered = 0
+        if self._waiting:
+            self._waits(0)
+
+    def _waits(self, size: int) -> None:
+        before, self._waiting = self._waiting, size
+        self._outgoing.waits(self, before, size)

@@ -6,13 +6,13 @@ it. `send` is one frame to one connection. A message goes one way: receive, publ
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from app.clock import Clock, rfc3339
-from app.connection import Connection, Outgoing
+from app.connection import Connection, Outgoing, Outlet
 from app.core import info
 from app.core.channels import ChannelManager
 from app.core.deduplication import Deduplicator
@@ -39,8 +39,8 @@ from app.handlers import Handlers
 from app.metrics import Metrics
 from app.protocol import codec, messages
 from app.protocol.close_codes import CloseCode
-from app.protocol.codec import Frame
 from app.protocol.errors import ErrorCode, MessageError
+from app.protocol.frame import Frame
 from app.protocol.messages import Json, Message
 from app.resender import Resender
 from app.tasks import TaskOwner
@@ -196,15 +196,15 @@ class Hub:
         """Whether there is no room for another connection."""
         return len(self.connections) >= self.limits.max_connections
 
-    def connect(self, user: User | None, session_user: Any, abort: Callable[[], None]) -> Connection:
-        """Take in a socket and queue its welcome; `abort` cuts the socket at once. The caller owes a `disconnect`."""
+    def connect(self, user: User | None, session_user: Any, outlet: Outlet) -> Connection:
+        """Take in a socket and send its welcome. The caller owes an `open` once it is accepted, and a `disconnect`."""
         connection = Connection(
             self._clock.new_id(),
             user,
             session_user,
             outgoing=self._outgoing,
             max_buffered=self.limits.max_buffered,
-            abort=abort,
+            outlet=outlet,
         )
         self.connections[connection.id] = connection
         if user is not None:
@@ -235,6 +235,10 @@ class Hub:
         self.metrics.connections_closed.labels(str(int(connection.close_code or 0))).inc()
         if not self.connections:
             self._all_gone.set()
+
+    def silent(self, connection: Connection) -> None:
+        """End a connection whose client does not answer any more."""
+        self._end(connection, CloseCode.NO_PONG, "no pong")
 
     def _end(self, connection: Connection, code: CloseCode, reason: str, retry_after_ms: int | None = None) -> None:
         farewell = self._own_frame(

@@ -28,6 +28,10 @@ class Metrics:
         self.connections_closed = counter(
             "connections_closed", "Connections that ended, by close code; 0: the client ended it", "code"
         )
+        self.connections_by_message = counter(
+            "connections_by_message",
+            "Connections that were sent message by message: their server takes no ready frames",
+        )
         self.users = gauge("users", "Users with at least one connection")
         self.channels = gauge("channels", "Channels with at least one subscription")
         self.subscriptions = gauge("subscriptions", "Subscriptions (channel and subId) with at least one connection")

@@ -8,7 +8,7 @@ from app.connection import Connection
 from app.core.acknowledgements import AckQueue
 from app.metrics import Metrics
 from app.protocol import codec
-from app.protocol.codec import Frame
+from app.protocol.frame import Frame
 from app.protocol.messages import Message
 
 logger = logging.getLogger(__name__)

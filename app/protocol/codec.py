@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from app.protocol.errors import ErrorCode, MessageError
+from app.protocol.frame import Frame
 from app.protocol.messages import NAME_RULE, Message, is_name
 
 MAX_DEPTH = 128
@@ -26,13 +27,6 @@ _BRACKETS_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+', re.DOTA
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _STRING = msgspec.json.Decoder(str)
 _PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str)
-
-
-class Frame(NamedTuple):
-    """One WebSocket text frame's content, encoded once for all its receivers. `size` is in bytes."""
-
-    text: str
-    size: int
 
 
 class Decoded(NamedTuple):
@@ -118,21 +112,17 @@ def encode(message: Message, **marks: object) -> bytes:
 
 def encode_frame(message: Message, **marks: object) -> Frame:
     """Write a message as the frame that its receivers get."""
-    return _frame(encode(message, **marks))
+    return Frame(encode(message, **marks))
 
 
 def encode_reply(fields: Mapping[str, object]) -> Frame:
     """Write what the service itself says to one client; what is None is left out."""
-    return _frame(msgspec.json.encode({key: value for key, value in fields.items() if value is not None}))
+    return Frame(msgspec.json.encode({key: value for key, value in fields.items() if value is not None}))
 
 
 def encode_json(value: object) -> bytes:
     """Write any plain value, such as a payload or an HTTP answer. Raises TypeError where a value has no JSON."""
     return msgspec.json.encode(value)
-
-
-def _frame(data: bytes) -> Frame:
-    return Frame(data.decode(), len(data))
 
 
 def _fields(message: Message, *, with_ack_id: bool = False) -> dict[str, object]:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hypercorn.asyncio
-from hypercorn.config import Config
 
+from app.server.config import ServerConfig
+from app.server.pings import Pings
 from app.server.websocket_stream import teach_hypercorn
 
 logger = logging.getLogger("app.server")
@@ -18,13 +19,15 @@ STOP_TIMEOUT = 1.5
 """Seconds, after the drain, for HTTP requests that are still being answered."""
 
 
-class ServerConfig(Config):
-    """Hypercorn's configuration, with what our WebSocket stream wants to know."""
-
-    websocket_deflate = True
-
-
-async def serve(app: Any, *, port: int, max_payload: int, deflate: bool, until: Callable[[], Awaitable[None]]) -> None:
+async def serve(
+    app: Any,
+    *,
+    port: int,
+    max_payload: int,
+    deflate: bool,
+    until: Callable[[], Awaitable[None]],
+    pings: Pings | None = None,
+) -> None:
     """Serve on all addresses until `until` returns, which is where the sockets are drained.
 
     Since Python 3.12 Hypercorn waits for every open socket before its own graceful timeout counts, so it never comes to
@@ -40,6 +43,7 @@ async def serve(app: Any, *, port: int, max_payload: int, deflate: bool, until: 
     config.graceful_timeout = STOP_TIMEOUT
     config.websocket_max_message_size = max_payload
     config.websocket_deflate = deflate
+    config.websocket_pings = pings = pings or Pings()
     loop = asyncio.get_running_loop()
     drained = asyncio.Event()
 
@@ -50,6 +54,7 @@ async def serve(app: Any, *, port: int, max_payload: int, deflate: bool, until: 
     with teach_hypercorn():
         serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=drain))
         draining = asyncio.create_task(drained.wait())
+        pinging = asyncio.create_task(pings.run())
         try:
             await asyncio.wait({serving, draining}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({serving}, timeout=STOP_TIMEOUT)
@@ -57,9 +62,9 @@ async def serve(app: Any, *, port: int, max_payload: int, deflate: bool, until: 
                 logger.warning("HTTP requests did not end in time and are cut")
                 loop.set_exception_handler(_ignore_cancelled)
         finally:
-            draining.cancel()
-            serving.cancel()
-            await asyncio.wait({serving})
+            for task in (draining, pinging, serving):
+                task.cancel()
+            await asyncio.wait({draining, pinging, serving})
         if not serving.cancelled():
             serving.result()
 

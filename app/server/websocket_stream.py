@@ -1,102 +1,67 @@
 """Hypercorn's WebSocket stream, with what it lacks (checked with Hypercorn 0.18 and wsproto 1.3):
 
+- The app may hand over frames that are ready, see `app.server.control`. Hypercorn makes, and compresses, each anew.
 - A message is measured in bytes, and what is too big is not kept. Hypercorn counts a text's characters and goes on
   collecting.
 - A frame that breaks the protocol, such as invalid UTF-8, is answered with its close code. Hypercorn hangs up without a
   word.
 - After such a close the client gets a moment to read the close frame before the connection is shut: shut at once, with
   input still unread, the connection would be reset and the frame lost.
-- Compression can be turned off.
-- `scope["extensions"]["cloud_sockets.control"]` lets the app cut a connection and slow down a client that sends faster
-  than it is served.
+- Compression is without context takeover, see `app.server.deflate`, and can be turned off.
+- A client that answers no ping is given up, see `app.server.pings`.
+
+Where Hypercorn is not as it was checked, the transport is not found, and the app sends by ASGI.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
 from hypercorn.protocol.events import Data, Event, Request, StreamClosed
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
-from wsproto.connection import ConnectionState
+from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
+from wsproto.handshake import server_extensions_handshake
 
-CONTROL = "cloud_sockets.control"
+from app.server.config import ServerConfig
+from app.server.control import CONTROL, Control
+from app.server.deflate import SharedDeflate
+
 LINGER = 2.0
 LINGER_BROKEN = 0.5
 """Seconds that a client has to take the close frame and answer it; less where its answer could not be read."""
-MAX_WAITING = 64
-"""Messages of one client that wait to be handled; while there are more, its socket is not read."""
-
-
-class Control:
-    """What the app may do with its connection beside ASGI."""
-
-    def __init__(self, protocol: object) -> None:
-        self._protocol = protocol
-        self._waiting = 0
-        self._limited = False
-        self._room = asyncio.Event()
-        self._room.set()
-
-    def abort(self) -> None:
-        """Cut the connection and all that waits in it. (An HTTP/2 one is shared by many streams, and left alone.)"""
-        if isinstance(self._protocol, H11Protocol):
-            tcp_server = getattr(self._protocol.send, "__self__", None)
-            if tcp_server is not None:
-                tcp_server.writer.transport.abort()
-
-    def limit(self) -> None:
-        """From now on the app says `taken` for each message that it has handled."""
-        self._limited = True
-
-    def taken(self) -> None:
-        """A message was handled."""
-        self._waiting -= 1
-        if self._waiting < MAX_WAITING:
-            self._room.set()
-
-    def release(self) -> None:
-        """The app takes no more messages."""
-        self._limited = False
-        self._room.set()
-
-    async def passed_on(self) -> None:
-        """A message goes to the app; returns when its socket may be read on."""
-        if self._limited:
-            self._waiting += 1
-            if self._waiting >= MAX_WAITING:
-                self._room.clear()
-                await self._room.wait()
 
 
 class WebSocketStream(WSStream):
     """One WebSocket of Hypercorn's."""
 
+    config: ServerConfig
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._control = Control(getattr(self.send, "__self__", None))
+        self._control = Control(getattr(self.send, "__self__", None), self._begin_close)
         self._parts: list[str | bytes] = []
         self._size = 0
         self._broken = False  # the client broke the protocol: what else it sends cannot be read
         self._over = asyncio.Event()  # the client has ended its side
         self._lingering = False
+        self._heard = True  # something came since the last ping
 
     async def handle(self, event: Event) -> None:
-        if isinstance(event, Data) and self._broken:
-            return
+        if isinstance(event, Data):
+            self._heard = True
+            if self._broken:
+                return
         if isinstance(event, StreamClosed):
             self._over.set()
             self._control.release()
         await super().handle(event)
         if isinstance(event, Request) and not self.closed:  # the app's task has not run yet
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
-            if not getattr(self.config, "websocket_deflate", True):
-                self.handshake.extensions = None
 
     async def app_send(self, message: Any) -> None:
         if message is None and self._lingering:
@@ -104,6 +69,43 @@ class WebSocketStream(WSStream):
         await super().app_send(message)
         if message is not None and message["type"] == "websocket.close" and self.handshake.accepted:
             self._linger()
+
+    async def _accept(self, message: Any) -> None:
+        hypercorns = self.handshake.accept
+        self.handshake.accept = lambda *arguments: self._handshake(hypercorns, *arguments)  # type: ignore[method-assign]
+        await super()._accept(message)
+        if self.config.websocket_pings is not None:
+            self.config.websocket_pings.watch(self)
+
+    def _handshake(
+        self, accept: Callable[..., Any], subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]
+    ) -> tuple[int, list[tuple[bytes, bytes]], Connection]:
+        """Hypercorn's handshake, with our own compression in place of its."""
+        offers, self.handshake.extensions = self.handshake.extensions, None
+        deflate = SharedDeflate(self.config.websocket_max_message_size)
+        agreed = server_extensions_handshake(offers, [deflate]) if offers and self.config.websocket_deflate else None
+        if agreed is not None:
+            headers = [*headers, (b"sec-websocket-extensions", agreed)]
+        status, answer, _ = accept(subprotocol, headers)
+        self._control.deflates = deflate.enabled()
+        return status, answer, Connection(ConnectionType.SERVER, [deflate] if deflate.enabled() else [])
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        self.task_group.spawn(self.app_send, {"type": "websocket.close", "code": code, "reason": reason})
+
+    def ping(self) -> None:
+        """Ask the client whether it is there."""
+        self._heard = False
+        self.task_group.spawn(self._send_wsproto_event, Ping())
+
+    def silent(self) -> bool:
+        """Whether nothing came since the ping."""
+        return not self._heard
+
+    def give_up(self) -> None:
+        """Tell the app that the client does not answer."""
+        if self._control.on_silence is not None:
+            self._control.on_silence()
 
     async def _handle_events(self) -> None:
         for event in self.connection.events():

@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
 from quart import Blueprint, Response, Websocket, websocket
 
-from app.connection import Connection
+from app.connection import Connection, Outlet
 from app.hub import Hub
 from app.protocol import codec
+from app.protocol.frame import Frame
 from app.web.door import Door, Guest, Refused
 
 logger = logging.getLogger(__name__)
@@ -19,10 +22,13 @@ CONTROL = "cloud_sockets.control"
 """The ASGI extension of app.server; not there on other servers."""
 
 
-class Control(Protocol):
-    """What app.server offers beside ASGI: cutting a socket, and not reading it faster than it is served."""
+class Control(Outlet, Protocol):
+    """What app.server offers beside ASGI: ready frames, pings, and not reading a socket faster than it is served."""
 
-    def abort(self) -> None: ...
+    on_silence: Callable[[], None] | None
+
+    @property
+    def takes_frames(self) -> bool: ...
     def limit(self) -> None: ...
     def taken(self) -> None: ...
     def release(self) -> None: ...
@@ -31,6 +37,7 @@ class Control(Protocol):
 def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
     """The route on which sockets are opened."""
     routes = Blueprint("sockets", __name__)
+    say_once = _SaidOnce()
 
     @routes.websocket(path)
     async def open_socket() -> Response | None:
@@ -38,7 +45,13 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
         guest = await _admit(hub, door, upgrade)
         if isinstance(guest, Response):
             return guest
-        await _serve(hub, guest, upgrade)
+        control = _control_of(upgrade)
+        if control is not None and control.takes_frames:
+            await _serve_frames(hub, guest, upgrade, control)
+        else:
+            say_once("this server takes no ready frames: each client gets each message encoded anew")
+            hub.metrics.connections_by_message.inc()
+            await _serve_messages(hub, guest, upgrade, control)
         return None
 
     return routes
@@ -64,32 +77,61 @@ def _refuse(hub: Hub, status: int, reason: str, text: str, headers: dict[str, st
     return Response(codec.encode_json({"error": text}), status, headers, content_type="application/json")
 
 
-async def _serve(hub: Hub, guest: Guest, upgrade: Websocket) -> None:
+class _SaidOnce:
+    """A warning that would else come with every socket."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, sentence: str) -> None:
+        if not self._said:
+            self._said = True
+            logger.warning(sentence)
+
+
+def _control_of(upgrade: Websocket) -> Control | None:
     extensions: Any = upgrade.scope.get("extensions") or {}
     control: Control | None = extensions.get(CONTROL)
-    view = asyncio.current_task()
+    return control
 
-    def abort() -> None:
-        if control is not None:
-            control.abort()
-        elif view is not None:
-            view.cancel()
 
-    connection = hub.connect(*guest, abort=abort)
-    if control is not None:
-        control.limit()
+async def _serve_frames(hub: Hub, guest: Guest, upgrade: Websocket, control: Control) -> None:
+    """The fast way: what the hub sends is written to the connection as it is."""
+    connection = hub.connect(*guest, outlet=control)
+    control.limit()
+    control.on_silence = lambda: hub.silent(connection)
     try:
         await upgrade.accept()
+        connection.open()
+        await _read(hub, connection, upgrade, control)  # until the socket is gone, and this is cancelled
+    finally:
+        control.on_silence = None
+        control.release()
+        hub.disconnect(connection)
+
+
+async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: Control | None) -> None:
+    """The way that every ASGI server has: a task sends message after message."""
+    view = asyncio.current_task()
+    messages = MessageOutlet(upgrade.send, upgrade.close, abort=lambda: view and view.cancel())
+    connection = hub.connect(*guest, outlet=messages)
+    if control is not None:
+        control.limit()
+        control.on_silence = lambda: hub.silent(connection)
+    try:
+        await upgrade.accept()
+        connection.open()
         reading = asyncio.create_task(_read(hub, connection, upgrade, control))
-        writing = asyncio.create_task(connection.write(upgrade.send, upgrade.close))
+        sending = asyncio.create_task(messages.run())
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             reading.cancel()
-            writing.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(reading, sending, return_exceptions=True)
     finally:
         if control is not None:
+            control.on_silence = None
             control.release()
         hub.disconnect(connection)
 
@@ -100,3 +142,55 @@ async def _read(hub: Hub, connection: Connection, upgrade: Websocket, control: C
         await hub.receive(connection, b"" if data is None else data)  # an empty binary frame comes as None
         if control is not None:
             control.taken()
+
+
+class MessageOutlet:
+    """An outlet that sends by ASGI, from `run`."""
+
+    def __init__(
+        self,
+        send: Callable[[str], Awaitable[None]],
+        close: Callable[[int, str], Awaitable[None]],
+        *,
+        abort: Callable[[], object],
+    ) -> None:
+        self._send = send
+        self._close = close
+        self._abort = abort
+        self._frames: deque[Frame] = deque()
+        self._bytes = 0
+        self._closing: tuple[int, str] | None = None
+        self._wake = asyncio.Event()
+
+    def write(self, frames: list[Frame]) -> int:
+        """Queue frames."""
+        self._frames.extend(frames)
+        self._bytes += sum(frame.size for frame in frames)
+        self._wake.set()
+        return self._bytes
+
+    def waiting(self) -> int:
+        """What is queued."""
+        return self._bytes
+
+    def close(self, code: int, reason: str) -> None:
+        """Have `run` close the socket when all is sent."""
+        self._closing = (code, reason)
+        self._wake.set()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._abort()
+
+    async def run(self) -> None:
+        """Send until the socket is closed from this side."""
+        while True:
+            while self._frames:
+                frame = self._frames.popleft()
+                await self._send(frame.text)
+                self._bytes -= frame.size
+            if self._closing is not None:
+                await self._close(*self._closing)
+                return
+            self._wake.clear()
+            await self._wake.wait()

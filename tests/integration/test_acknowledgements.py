@@ -1,8 +1,12 @@
 """Messages that are sent again until they are acknowledged."""
 
+import pytest
+
 from tests.support.client import Client
 from tests.support.deadline import until
 from tests.support.process import Server
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 ACKED = {"CLOUD_SOCKETS_ACK_MESSAGE_TYPES": "announce,notice", "CLOUD_SOCKETS_MSG_RESEND_DELAY": "100"}
 

@@ -12,6 +12,8 @@ from tests.support.client import Client
 from tests.support.deadline import soon, until
 from tests.support.process import Server
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 NAME = "a string of 1 to 255 characters"
 
 ANSWERS: list[tuple[str, str, str]] = [

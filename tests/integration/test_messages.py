@@ -9,6 +9,8 @@ from tests.support.client import Client
 from tests.support.deadline import until
 from tests.support.process import Server
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 UUID = re.compile(r"[0-9a-f-]{36}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

@@ -1,8 +1,12 @@
 """The process flow in the seed's document, all of its steps, over real sockets."""
 
+import pytest
+
 from tests.support.client import Client
 from tests.support.deadline import until
 from tests.support.process import Server
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 async def test_the_whole_flow() -> None:

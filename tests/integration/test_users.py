@@ -10,6 +10,8 @@ from websockets.exceptions import InvalidStatus
 from tests.support.client import Client
 from tests.support.process import Server
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 SECRET = "the same in both apps"
 SESSION = {"CLOUD_SOCKETS_AUTH": "session", "SECRET_KEY": SECRET}
 

@@ -57,6 +57,11 @@ class Client:
         assert self._socket is not None
         return self._socket
 
+    def abort(self) -> None:
+        """Cut the connection."""
+        assert self._socket is not None
+        self._socket.transport.abort()
+
     async def send(self, message: Message | str | bytes) -> None:
         """Send a message, or a frame as it is."""
         await self.socket.send(json.dumps(message) if isinstance(message, dict) else message)

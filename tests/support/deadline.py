@@ -6,7 +6,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE = 15.0
+DEADLINE = 30.0
 """Seconds. Long enough for a slow machine; nothing waits this long where all is well."""
 
 

@@ -44,6 +44,11 @@ def everything_plain(connection: Any, message: Fields, director: Any) -> None:
     director.unsubscribe(connection)
 
 
+async def burst(connection: Any, message: Fields, director: Any) -> None:
+    for number in range(message["payload"]):
+        director.send_message(connection, {"type": "burst", "payload": number})
+
+
 async def fails(connection: Any, message: Fields, director: Any) -> None:
     raise RuntimeError("the password is 1234")
 
@@ -91,6 +96,7 @@ HANDLERS = {
     "callPlain": plain,
     "callEverything": everything,
     "callEverythingPlain": everything_plain,
+    "callBurst": burst,
     "callFails": fails,
     "callFailsPlain": fails_plain,
     "callSlow": slow,

@@ -40,6 +40,8 @@ class Server:
     """`python -m app`, with exactly these variables. Use it as an async context manager: it ends with the block."""
 
     start_deadline = DEADLINE
+    module = "app"
+    """What is run; tests of both ways to send run `tests.support.by_message` too."""
 
     def __init__(self, *, wait_for: str = "/health/ready", **variables: str) -> None:
         self.port = free_port()
@@ -89,7 +91,7 @@ class Server:
             **self._variables,
         }
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", cwd=ROOT, env=environment,
+            sys.executable, "-m", self.module, cwd=ROOT, env=environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read_log())

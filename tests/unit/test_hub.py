@@ -14,7 +14,8 @@ from app.handlers import Handlers
 from app.hub import Hub, Identity, Limits
 from app.metrics import Metrics
 from app.protocol import codec
-from app.protocol.codec import Frame
+from app.protocol.frame import Frame
+from tests.support.outlet import FakeOutlet
 
 
 @asynccontextmanager
@@ -65,7 +66,7 @@ async def test_a_message_is_written_once_for_all_who_get_it(
     monkeypatch: pytest.MonkeyPatch, ack_types: frozenset[str]
 ) -> None:
     async with open_hub(ack_types) as hub:
-        connections = [hub.connect(None, None, abort=lambda: None) for _ in range(200)]
+        connections = [hub.connect(None, None, outlet=FakeOutlet()) for _ in range(200)]
         for connection in connections:
             hub.subscribe(connection, "news", "front")
         frames: dict[Connection, list[Frame]] = {connection: [] for connection in connections}

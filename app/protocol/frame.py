@@ -1,0 +1,65 @@
+"""A WebSocket text frame (RFC 6455, RFC 7692) that is made once and sent to many."""
+
+import struct
+import zlib
+
+DEFLATE_FROM = 256
+"""Bytes: what is shorter saves less than compressing it costs."""
+_LEVEL = 1
+"""Of zlib: a message is compressed while all its receivers wait, and a higher level takes six times as long on large
+ones to save a tenth."""
+_TEXT = 0x81
+_COMPRESSED_TEXT = 0xC1
+_END_OF_BLOCK = 4
+"""Bytes at the end of a flushed block that permessage-deflate leaves out."""
+
+
+class Frame:
+    """A text message with its wire forms, each made when it is first asked for. The same for all its receivers."""
+
+    __slots__ = ("_deflated", "_plain", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        """The message, in UTF-8."""
+        self._plain: bytes | None = None
+        self._deflated: bytes | None = None
+
+    @property
+    def text(self) -> str:
+        """The message."""
+        return self.data.decode()
+
+    @property
+    def size(self) -> int:
+        """Of the message, in bytes."""
+        return len(self.data)
+
+    def plain(self) -> bytes:
+        """The frame as it is written to a socket."""
+        if self._plain is None:
+            self._plain = _header(_TEXT, len(self.data)) + self.data
+        return self._plain
+
+    def deflated(self) -> bytes:
+        """The frame for a socket that negotiated compression without context takeover: compressed where that saves."""
+        if self._deflated is None:
+            self._deflated = self._compress()
+        return self._deflated
+
+    def _compress(self) -> bytes:
+        if len(self.data) < DEFLATE_FROM:
+            return self.plain()
+        compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        data = compressor.compress(self.data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        if len(data) - _END_OF_BLOCK >= len(self.data):
+            return self.plain()
+        return _header(_COMPRESSED_TEXT, len(data) - _END_OF_BLOCK) + data[:-_END_OF_BLOCK]
+
+
+def _header(first: int, length: int) -> bytes:
+    if length < 126:
+        return bytes((first, length))
+    if length < 65536:
+        return struct.pack("!BBH", first, 126, length)
+    return struct.pack("!BBQ", first, 127, length)

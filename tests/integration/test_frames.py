@@ -1,0 +1,294 @@
+"""The fast way out: ready frames, compression, pings, and clients that do not keep up."""
+
+import asyncio
+import base64
+import os
+import re
+import socket
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+
+from app import Settings, create_app
+from app.hub import Hub
+from app.server import serve
+from app.server.pings import Pings
+from tests.support.client import Client
+from tests.support.deadline import soon, until
+from tests.support.process import Server, free_port
+
+AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+
+class RawSocket:
+    """A client that shows the bytes on the wire. It answers nothing by itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.head = head
+
+    @classmethod
+    async def open(cls, port: int, extensions: str | None = None) -> "RawSocket":
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = ["GET /ws HTTP/1.1", f"Host: 127.0.0.1:{port}", "Upgrade: websocket", "Connection: Upgrade"]
+        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
+        if extensions is not None:
+            lines.append(f"Sec-WebSocket-Extensions: {extensions}")
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        head = (await soon(reader.readuntil(b"\r\n\r\n"))).decode()
+        return cls(reader, writer, head)
+
+    @property
+    def agreed(self) -> str | None:
+        """The extensions that the server agreed to."""
+        found = re.search(r"^sec-websocket-extensions: (.*)\r$", self.head, re.MULTILINE | re.IGNORECASE)
+        return found[1] if found else None
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next frame: its first byte and its payload."""
+        first, length = await soon(self.reader.readexactly(2))
+        if length == 126:
+            (length,) = struct.unpack("!H", await soon(self.reader.readexactly(2)))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", await soon(self.reader.readexactly(8)))
+        return first, await soon(self.reader.readexactly(length))
+
+    def send(self, text: str) -> None:
+        data = text.encode()
+        size = bytes((0x80 | len(data),)) if len(data) < 126 else bytes((0x80 | 126,)) + struct.pack("!H", len(data))
+        self.writer.write(b"\x81" + size + bytes(4) + data)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.transport.abort()
+
+
+def inflate(data: bytes) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data + b"\x00\x00\xff\xff")
+
+
+@pytest.mark.parametrize(
+    ("offer", "agreed"),
+    [
+        (None, None),
+        ("permessage-deflate; client_max_window_bits", AGREED),
+        ("permessage-deflate; server_max_window_bits=10", None),
+        ("permessage-deflate; server_max_window_bits=10, permessage-deflate", AGREED),
+        ("x-webkit-deflate-frame", None),
+    ],
+)
+async def test_compression_is_agreed_on_without_context_takeover_or_not_at_all(
+    offer: str | None, agreed: str | None
+) -> None:
+    async with Server() as server, await RawSocket.open(server.port, offer) as raw:
+        assert " 101 " in raw.head
+        assert raw.agreed == agreed
+
+
+async def test_a_message_is_the_same_bytes_for_all_that_compress() -> None:
+    async with Server() as server, Client(server.url) as ann:
+        async with (
+            await RawSocket.open(server.port, "permessage-deflate") as first,
+            await RawSocket.open(server.port, "permessage-deflate; client_max_window_bits") as second,
+            await RawSocket.open(server.port) as plain,
+        ):
+            for raw in (first, second, plain):
+                assert b'"welcome"' in (inflate if raw.agreed else bytes)((await raw.frame())[1])
+                raw.send('{"type":"subscribe","channel":"news","subId":"1"}')
+                assert (await raw.frame())[0] == 0x81
+            await ann.send({"type": "announce", "channel": "news", "payload": "x" * 2000})
+            await ann.send({"type": "announce", "channel": "news", "payload": "y" * 2000})
+            for _ in range(2):
+                frames = [await raw.frame() for raw in (first, second, plain)]
+                assert [frame[0] for frame in frames] == [0xC1, 0xC1, 0x81]
+                assert frames[0] == frames[1]
+                assert inflate(frames[0][1]) == frames[2][1]
+                assert len(frames[0][1]) < 400
+
+
+@pytest.mark.parametrize("factory", [
+    ClientPerMessageDeflateFactory(),
+    ClientPerMessageDeflateFactory(client_max_window_bits=9),
+    ClientPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True),
+    ClientPerMessageDeflateFactory(server_max_window_bits=9, client_max_window_bits=9),
+])  # fmt: skip
+async def test_clients_compress_as_they_like(factory: ClientPerMessageDeflateFactory) -> None:
+    async with Server() as server, Client(server.url, compression=None, extensions=[factory]) as ann:
+        await ann.subscribe("news")
+        async with Client(server.url) as bob:
+            for number in range(5):
+                await bob.send({"type": "announce", "channel": "news", "payload": [number, "z" * 3000]})
+                assert (await ann.receive())["payload"] == [number, "z" * 3000]
+                reply = await ann.ask({"type": "announce", "channel": "other", "payload": "w" * 3000})
+                assert reply["type"] == "ack"
+
+
+async def test_compression_can_be_turned_off() -> None:
+    async with Server(CLOUD_SOCKETS_PER_MESSAGE_DEFLATE="false") as server:
+        async with await RawSocket.open(server.port, "permessage-deflate") as raw:
+            assert raw.agreed is None
+
+
+def peak_memory(server: Server) -> int:
+    """What the process needed at most so far, in bytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+async def test_a_decompression_bomb_is_never_inflated_whole(both_ways: str) -> None:
+    async with Server() as server, Client(server.url) as ann:
+        before = peak_memory(server)
+        async with connect(server.url, compression="deflate", max_size=None) as bomber:
+            await soon(bomber.recv())
+            with suppress(ConnectionClosed):
+                await soon(bomber.send('{"type":"announce","payload":"' + "0" * 200_000_000 + '"}'), 60)
+            await soon(bomber.wait_closed())
+            assert bomber.close_code == 1009
+        assert peak_memory(server) - before < 50_000_000
+        assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo", both_ways
+
+
+async def test_a_burst_to_one_client_leaves_in_few_writes() -> None:
+    """Frames that fall into one turn of the loop arrive in one piece: a handler sends them there."""
+    handlers = {"CLOUD_SOCKETS_CUSTOM_MSG_HANDLERS": "tests.support.handlers:HANDLERS"}
+    async with Server(**handlers) as server, await RawSocket.open(server.port) as raw:
+        await raw.frame()
+        raw.send('{"type":"callBurst","payload":64}')
+        piece = await soon(raw.reader.read(1_000_000))
+        assert piece.count(b'"type":"burst"') == 64
+
+
+async def test_one_slow_client_goes_and_the_others_wait_for_nothing(both_ways: str) -> None:
+    async with Server(CLOUD_SOCKETS_MAX_BUFFERED="100000") as server:
+        async with Client(server.url) as ann, Client(server.url) as bob, Client(server.url, narrow=True) as slow:
+            for client in (bob, slow):
+                await client.subscribe("news")
+
+            async def gone() -> bool:
+                return await server.metric('connections_closed_total{code="3008"}') == 1
+
+            async def told_bob() -> bool:
+                await ann.send({"type": "announce", "channel": "news", "payload": "x" * 50_000})
+                assert len((await bob.receive())["payload"]) == 50_000
+                return await gone()
+
+            await until(told_bob, what=both_ways)
+
+            async def nothing_waits() -> bool:
+                return await server.metric("buffered_bytes") == 0
+
+            await until(nothing_waits)
+
+
+async def test_memory_for_slow_clients_is_bounded_for_all_together() -> None:
+    budget = 2_000_000
+    async with Server(CLOUD_SOCKETS_MAX_BUFFERED_TOTAL=str(budget)) as server, Client(server.url) as ann:
+        slow = [Client(server.url, narrow=True) for _ in range(10)]
+        for client in slow:
+            await client.__aenter__()
+            await client.subscribe("news")
+        highest = 0.0
+        for number in range(200):
+            await ann.ask({"type": "announce", "channel": "news", "payload": [number, "x" * 50_000]})
+            highest = max(highest, await server.metric("buffered_bytes"))
+        assert 0 < highest <= budget
+
+        async def some_are_gone() -> bool:
+            return await server.metric('connections_closed_total{code="3008"}') > 0
+
+        await until(some_are_gone)
+        for client in slow:
+            client.abort()
+
+
+@asynccontextmanager
+async def serving(pings: Pings) -> AsyncIterator[tuple[Hub, int]]:
+    """The service in this process, with pings that are asked sooner."""
+    app = create_app(Settings())
+    hub: Hub = app.extensions["cloud_sockets"]
+    port, stop = free_port(), asyncio.Event()
+
+    async def until_stopped() -> None:
+        await stop.wait()
+        await hub.drain()
+        await hub.close()
+
+    running = asyncio.create_task(
+        serve(app, port=port, max_payload=10_000, deflate=True, until=until_stopped, pings=pings)
+    )
+    try:
+        yield hub, port
+    finally:
+        stop.set()
+        await soon(running)
+
+
+async def is_up(port: int) -> None:
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    await until(answers)
+
+
+def counted(hub: Hub, code: int) -> Callable[[], bool]:
+    return lambda: f'closed_total{{code="{code}"}} 1.0' in hub.metrics.render().decode()
+
+
+async def test_a_client_that_answers_no_ping_is_closed_with_3012() -> None:
+    async with serving(Pings(interval=0.2, timeout=0.1)) as (hub, port):
+        await is_up(port)
+        async with await RawSocket.open(port) as silent:
+            frames: list[tuple[int, bytes]] = [await silent.frame() for _ in range(4)]
+            assert [first for first, _ in frames] == [0x81, 0x89, 0x81, 0x88]  # welcome, ping, disconnect, close
+            assert b'"code":3012' in frames[2][1]
+            assert b'"reconnect":true' in frames[2][1]
+            assert struct.unpack("!H", frames[3][1][:2]) == (3012,)
+            await until(counted(hub, 3012))
+            assert hub.connections == {}
+
+
+async def test_a_client_that_answers_stays() -> None:
+    async with serving(Pings(interval=0.05, timeout=0.04)) as (hub, port):
+        await is_up(port)
+        async with Client(f"ws://127.0.0.1:{port}/ws", ping_interval=None) as ann:
+            pinged = asyncio.get_running_loop().time() + 0.5
+            while asyncio.get_running_loop().time() < pinged:
+                assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"
+            assert len(hub.connections) == 1
+
+
+async def test_where_the_server_takes_no_frames_it_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "module", "tests.support.by_message")
+    async with Server() as server, Client(server.url), Client(server.url):
+        assert await server.metric("connections_by_message_total") == 2
+        assert server.log.count("takes no ready frames") == 1
+
+
+async def test_where_it_does_nothing_is_said() -> None:
+    async with Server() as server, Client(server.url):
+        assert await server.metric("connections_by_message_total") == 0
+        assert "ready frames" not in server.log
+
+
+def test_hypercorn_is_as_it_was_checked() -> None:
+    """The docstring names the versions, the lock has them."""
+    text = (Path(__file__).parents[2] / "app/server/websocket_stream.py").read_text()
+    lock = (Path(__file__).parents[2] / "requirements.lock").read_text()
+    found: Any = re.search(r"checked with Hypercorn ([\d.]+) and wsproto ([\d.]+)", text)
+    for name, version in zip(("hypercorn", "wsproto"), found.groups(), strict=True):
+        assert re.search(rf"^{name}=={re.escape(version)}\.", lock, re.MULTILINE), name

@@ -1,0 +1,76 @@
+"""Who is asked, who is given up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.connection import CLOSE_TIMEOUT
+from app.server.pings import GRANULARITY, PING_INTERVAL, PONG_TIMEOUT, Pings
+from tests.support.deadline import until
+
+
+class Socket:
+    """A socket whose client answers or not."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.closed = False
+        self.pings = 0
+        self.given_up = 0
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def silent(self) -> bool:
+        return not self.answers
+
+    def give_up(self) -> None:
+        self.given_up += 1
+        self.closed = True
+
+
+@pytest.fixture
+async def pings() -> AsyncIterator[Pings]:
+    made = Pings(interval=0.05, timeout=0.02)
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+
+
+async def test_who_answers_is_asked_again_and_again(pings: Pings) -> None:
+    socket = Socket(answers=True)
+    pings.watch(socket)
+    await until(lambda: socket.pings == 4)
+    assert socket.given_up == 0
+
+
+async def test_who_does_not_answer_is_given_up_once(pings: Pings) -> None:
+    silent, other = Socket(answers=False), Socket(answers=True)
+    pings.watch(silent)
+    pings.watch(other)
+    await until(lambda: silent.given_up == 1)
+    asked = other.pings
+    await until(lambda: other.pings == asked + 2)
+    assert (silent.pings, silent.given_up) == (1, 1)
+
+
+async def test_who_falls_silent_later_is_found_out(pings: Pings) -> None:
+    socket = Socket(answers=True)
+    pings.watch(socket)
+    await until(lambda: socket.pings == 2)
+    socket.answers = False
+    await until(lambda: socket.given_up == 1)
+
+
+async def test_who_has_gone_is_not_asked(pings: Pings) -> None:
+    gone, other = Socket(answers=True), Socket(answers=True)
+    gone.closed = True
+    pings.watch(gone)
+    pings.watch(other)
+    await until(lambda: other.pings == 2)
+    assert gone.pings == 0
+
+
+def test_a_client_that_vanished_is_gone_in_less_than_forty_seconds() -> None:
+    assert PING_INTERVAL + GRANULARITY + PONG_TIMEOUT + GRANULARITY + CLOSE_TIMEOUT < 40
