@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from app.arrival import Arrival
 from app.clock import Clock, rfc3339
 from app.connection import Connection, Outgoing, Outlet
 from app.core import info
@@ -443,38 +444,40 @@ class Hub:
             self.metrics.duplicates.labels(known_by).inc()
             return
         try:
-            message = self._read(delivery)
-            if origin is not None and message.type.startswith(messages.OWN_PREFIX):
-                self._heed(message, origin)
+            arrival = self._take_in(delivery)
+            if arrival.is_between_hubs:
+                self._heed(arrival.message, origin or "")
                 return
-            audience = self._router.audience_of(message)
+            receivers = self._receivers(self._router.audience_of(arrival.address))
+            message_id = arrival.id
+            if message_id is not None and self._deduplicator.sent_before(sender, message_id, now):
+                self.metrics.duplicates.labels("id").inc()
+                return
+            self.metrics.arrived.inc()
+            if receivers:
+                # An announce does not come back to the socket that sent it; the seed's other types do.
+                left_out = sender if arrival.address.type == messages.ANNOUNCE else None
+                self._send_to_all(receivers, self._complete(arrival), left_out)
         except MessageError as error:
             self.metrics.malformed.labels(error.code.value).inc()
             logger.warning("dropped the malformed message %s: %s", delivery.id, error)
-            return
-        if message.id is not None and self._deduplicator.sent_before(sender, message.id, now):
-            self.metrics.duplicates.labels("id").inc()
-            return
-        self.metrics.arrived.inc()
-        # An announce does not come back to the socket that sent it; the seed's other types do.
-        left_out = sender if message.type == messages.ANNOUNCE else None
-        self._send_to_all(self._receivers(audience), self._complete(message, delivery), left_out)
 
-    def _read(self, delivery: Delivery) -> Message:
-        own = "origin" in delivery.attributes
-        if len(delivery.data) > self.limits.max_payload + (STAMP_ROOM if own else 0):
+    def _take_in(self, delivery: Delivery) -> Arrival:
+        arrival = Arrival(delivery)
+        if len(delivery.data) > self.limits.max_payload + (STAMP_ROOM if arrival.is_own else 0):
             raise MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {self.limits.max_payload} bytes")
-        if own or "type" not in delivery.attributes:
-            return codec.decode_published(delivery.data)
-        return codec.decode_attributes(delivery.attributes, delivery.data)
+        return arrival
 
-    def _complete(self, message: Message, delivery: Delivery) -> Message:
+    def _complete(self, arrival: Arrival) -> Message:
         """Give a message what all instances agree on: its own id and time where a hub set them, else its carrier's."""
-        own = "origin" in delivery.attributes
-        published = self._clock.now() if delivery.publish_time_ns is None else rfc3339(delivery.publish_time_ns)
+        message, delivery = arrival.message, arrival.delivery
+        sent_date_time = message.sent_date_time if arrival.is_own else None
+        if sent_date_time is None:
+            published = delivery.publish_time_ns
+            sent_date_time = self._clock.now() if published is None else rfc3339(published)
         return message.arrived(
             id=message.id or delivery.id or self._clock.new_id(),
-            sent_date_time=(message.sent_date_time if own else None) or published,
+            sent_date_time=sent_date_time,
             pubsub_id=delivery.id,
         )
 

@@ -46,12 +46,13 @@ class Deduplicator:
     def carried_before(
         self, carrier_id: str | None, origin: str | None, sequence: str | None, now: float
     ) -> str | None:
-        """Whether this was delivered before, and by what it was known: `pubsub_id` or `sequence`."""
-        if carrier_id is not None and not self._carrier_ids.note(carrier_id, now):
-            return "pubsub_id"
-        if origin and sequence and not self._sequences.note(f"{origin} {sequence}", now):
-            return "sequence"
-        return None
+        """Whether this was delivered before, and by what it was known: `pubsub_id` or `sequence`.
+
+        Where an origin counts, its number tells all: what comes again under one carrier's id has one number.
+        """
+        if origin and sequence:
+            return None if self._sequences.note(f"{origin} {sequence}", now) else "sequence"
+        return "pubsub_id" if carrier_id is not None and not self._carrier_ids.note(carrier_id, now) else None
 
     def sent_before(self, sender: str, message_id: str, now: float) -> bool:
         """Whether this sender sent a message of this id before."""

@@ -1,6 +1,7 @@
 """The rules: what a message asks for, and whom it is for. The router decides, the hub does."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from app.protocol import messages
 from app.protocol.errors import ErrorCode, MessageError
@@ -60,6 +61,8 @@ Request = Subscribe | Unsubscribe | Acknowledge | Inform | CallHandler | Publish
 
 # Whom a published message is for
 
+_NEVER_PUBLISHED = messages.COMMANDS | messages.REPLIES
+
 
 @dataclass(frozen=True, slots=True)
 class Everyone:
@@ -82,6 +85,19 @@ class OneUser:
 
 
 Audience = Everyone | Subscribers | OneUser
+
+
+class Addressed(Protocol):
+    """A message, or as much of it as tells whom it is for."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def channel(self) -> str | None: ...
+    @property
+    def sub_id(self) -> str | None: ...
+    @property
+    def user_tag(self) -> str | None: ...
 
 
 class Router:
@@ -118,21 +134,21 @@ class Router:
         kind = messages.BROADCAST if message.type in self.rules.broadcast_types else message.type
         return Publish(shared=kind in self.rules.pubsub_types)
 
-    def audience_of(self, message: Message) -> Audience:
+    def audience_of(self, message: Addressed) -> Audience:
         """Whom a published message is for. Raises MessageError for what cannot be published."""
         kind = message.type
         if kind == messages.BROADCAST or kind in self.rules.broadcast_types:
             return Everyone()
         if kind == messages.NOTIFICATION:
             return OneUser(_need(message.user_tag, "userTag", message))
-        if kind in messages.COMMANDS | messages.REPLIES:
+        if kind in _NEVER_PUBLISHED:
             raise MessageError(ErrorCode.UNSUPPORTED_TYPE, f"a message of type {kind!r} cannot be published")
         if kind.startswith(messages.OWN_PREFIX):
             raise _reserved()
         return Subscribers(message.channel, message.sub_id)
 
 
-def _need(value: str | None, name: str, message: Message) -> str:
+def _need(value: str | None, name: str, message: Addressed) -> str:
     if value is None:
         raise MessageError(ErrorCode.MISSING_FIELD, f"{name} is missing: a message of type {message.type!r} needs it")
     return value

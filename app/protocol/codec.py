@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from app.protocol.errors import ErrorCode, MessageError
 from app.protocol.frame import Frame
-from app.protocol.messages import NAME_RULE, Message, is_name
+from app.protocol.messages import MAX_NAME_LENGTH, NAME_RULE, Message, is_name
 
 MAX_DEPTH = 128
 MAX_SHOWN_LENGTH = 1024
@@ -22,6 +22,10 @@ MAX_SHOWN_LENGTH = 1024
 
 _SET_BY_SERVICE = ("sentDateTime", "pubsubId", "position", "isRetry", "lastRetryDateTime", "recovered")
 _NAMES = {"type": "type", "channel": "channel", "subId": "sub_id", "userTag": "user_tag", "id": "id"}
+_ID = b',"id":"'
+_SENT = b'","sentDateTime":"'
+_AFTER_ID = _SENT + b'2026-01-31T12:00:00.123Z"}'
+_MAX_ID_BYTES = len(_ID) + 4 * MAX_NAME_LENGTH
 _INTEGER = re.compile(rb"-?[0-9]{1,255}")
 _BRACKETS_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+', re.DOTALL)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
@@ -64,6 +68,18 @@ def decode_published(data: bytes) -> Message:
     fields.pop("ackId", None)
     sent_date_time = _string(fields.get("sentDateTime"))
     return msgspec.structs.replace(_message(fields, None), sent_date_time=sent_date_time)
+
+
+def id_at_the_end(data: bytes) -> str | None:
+    """The id in a message as `encode` writes one, whose last properties are id and sentDateTime; None where it cannot
+    be told without reading it all.
+    """
+    end = len(data) - len(_AFTER_ID)
+    start = data.rfind(_ID, max(0, end - _MAX_ID_BYTES), end) + len(_ID)
+    written = data[start:end]
+    if start < len(_ID) or b"\\" in written or b'"' in written or data[end : end + len(_SENT)] != _SENT:
+        return None
+    return written.decode(errors="replace")
 
 
 def decode_attributes(attributes: Mapping[str, str], data: bytes) -> Message:

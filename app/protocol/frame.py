@@ -17,11 +17,13 @@ _END_OF_BLOCK = 4
 class Frame:
     """A text message with its wire forms, each made when it is first asked for. The same for all its receivers."""
 
-    __slots__ = ("_deflated", "_plain", "data")
+    __slots__ = ("_deflated", "_plain", "data", "size")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         """The message, in UTF-8."""
+        self.size = len(data)
+        """Of the message, in bytes."""
         self._plain: bytes | None = None
         self._deflated: bytes | None = None
 
@@ -29,11 +31,6 @@ class Frame:
     def text(self) -> str:
         """The message."""
         return self.data.decode()
-
-    @property
-    def size(self) -> int:
-        """Of the message, in bytes."""
-        return len(self.data)
 
     def plain(self) -> bytes:
         """The frame as it is written to a socket."""

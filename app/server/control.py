@@ -25,8 +25,7 @@ class Control:
         self._begin_close = begin_close
         self._waiting = 0
         self._limited = False
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room: asyncio.Event | None = None  # made when it is needed: it takes as much as ten frames
         self.deflates = False
         """Whether the client inflates; known once the socket is accepted."""
         self.on_silence: Callable[[], None] | None = None
@@ -42,8 +41,13 @@ class Control:
         transport = self._transport
         if transport.is_closing():
             return 0
-        wires = [frame.deflated() if self.deflates else frame.plain() for frame in frames]
-        transport.write(wires[0] if len(wires) == 1 else b"".join(wires))
+        if len(frames) == 1:  # nearly always, and then a list of one costs more than the frame
+            frame = frames[0]
+            transport.write(frame.deflated() if self.deflates else frame.plain())
+        elif self.deflates:
+            transport.write(b"".join([frame.deflated() for frame in frames]))
+        else:
+            transport.write(b"".join([frame.plain() for frame in frames]))
         return int(transport.get_write_buffer_size())
 
     def waiting(self) -> int:
@@ -65,21 +69,23 @@ class Control:
     def taken(self) -> None:
         """A message was handled."""
         self._waiting -= 1
-        if self._waiting < MAX_WAITING:
+        if self._room is not None and self._waiting < MAX_WAITING:
             self._room.set()
 
     def release(self) -> None:
         """The app takes no more messages."""
         self._limited = False
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
 
     async def passed_on(self) -> None:
         """A message goes to the app; returns when its socket may be read on."""
         if self._limited:
             self._waiting += 1
             if self._waiting >= MAX_WAITING:
-                self._room.clear()
+                self._room = asyncio.Event()
                 await self._room.wait()
+                self._room = None
 
 
 def _transport_of(protocol: object) -> Any:

@@ -47,7 +47,8 @@ class WebSocketStream(WSStream):
         self._parts: list[str | bytes] = []
         self._size = 0
         self._broken = False  # the client broke the protocol: what else it sends cannot be read
-        self._over = asyncio.Event()  # the client has ended its side
+        self._is_over = False  # the client has ended its side
+        self._over: asyncio.Event | None = None  # the same for who waits for it
         self._lingering = False
         self._heard = True  # something came since the last ping
 
@@ -57,7 +58,7 @@ class WebSocketStream(WSStream):
             if self._broken:
                 return
         if isinstance(event, StreamClosed):
-            self._over.set()
+            self._ended()
             self._control.release()
         await super().handle(event)
         if isinstance(event, Request) and not self.closed:  # the app's task has not run yet
@@ -143,7 +144,7 @@ class WebSocketStream(WSStream):
             await self._send_wsproto_event(event.response())
             await self.send(StreamClosed(stream_id=self.stream_id))
         elif state is ConnectionState.CLOSED:
-            self._over.set()
+            self._ended()
         else:  # not the client's close: wsproto's way to say that the client broke the protocol
             self._broken = True
             await self._fail(event.code)
@@ -161,10 +162,17 @@ class WebSocketStream(WSStream):
             self._lingering = True
             self.task_group.spawn(self._end_connection)
 
+    def _ended(self) -> None:
+        self._is_over = True
+        if self._over is not None:
+            self._over.set()
+
     async def _end_connection(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_BROKEN if self._broken else LINGER):
-                await self._over.wait()
+        if not self._is_over:
+            self._over = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_BROKEN if self._broken else LINGER):
+                    await self._over.wait()
         await self.send(StreamClosed(stream_id=self.stream_id))
 
 

@@ -26,10 +26,12 @@ def test_the_oldest_are_forgotten_over_the_limit() -> None:
 
 def test_a_message_is_known_by_its_carriers_id_or_its_sequence() -> None:
     known = Deduplicator()
-    assert known.carried_before("1", "here", "1", now=0) is None
+    assert known.carried_before("1", None, None, now=0) is None
     assert known.carried_before("1", None, None, now=0) == "pubsub_id"
+    assert known.carried_before("2", "here", "1", now=0) is None
     assert known.carried_before("2", "here", "1", now=0) == "sequence"
-    assert known.carried_before("3", "there", "1", now=0) is None
+    assert known.carried_before("3", "here", "1", now=0) == "sequence"
+    assert known.carried_before("4", "there", "1", now=0) is None
     assert known.carried_before(None, None, None, now=0) is None
 
 
