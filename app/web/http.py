@@ -1,7 +1,9 @@
-"""The HTTP routes: health, publish, info, metrics."""
+"""The HTTP routes: health, publish, info, metrics, and the browser client."""
 
+import hashlib
 import logging
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from quart import Blueprint, Response, request
@@ -23,6 +25,8 @@ STATUS = {
     ErrorCode.INTERNAL: 500,
 }
 """The HTTP status of an error; 400 for all others."""
+CLIENT = (Path(__file__).parents[1] / "static" / "client.js").read_bytes()
+CLIENT_ETAG = hashlib.sha256(CLIENT).hexdigest()[:32]
 
 
 def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
@@ -68,6 +72,8 @@ def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
             return _error(hub, too_large, "")
         return await _publish(hub, body)
 
+    routes.add_url_rule("/client.js", view_func=_client)
+
     @routes.get(socket_path)
     async def not_a_socket() -> Response:
         answer = _answer({"error": "this path takes WebSocket connections only"}, 426)
@@ -75,6 +81,17 @@ def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
         return answer
 
     return routes
+
+
+async def _client() -> Response:
+    """The browser client: asked for anew by each page, sent when it has changed, to pages of any origin."""
+    answer = Response(CLIENT, content_type="text/javascript; charset=utf-8")
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.headers["Access-Control-Allow-Origin"] = "*"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.set_etag(CLIENT_ETAG)
+    await answer.make_conditional(request)
+    return answer
 
 
 async def _publish(hub: Hub, body: bytes) -> Response:

@@ -3,7 +3,7 @@
 import json
 
 from tests.support.client import Client
-from tests.support.process import Server
+from tests.support.process import ROOT, Server
 
 
 async def test_what_is_posted_reaches_the_sockets() -> None:
@@ -94,3 +94,15 @@ async def test_metrics_are_prometheus_text() -> None:
         assert await server.metric("connections") == 1
         assert await server.metric("subscriptions") == 1
         assert await server.metric("messages_received_total") == 1
+
+
+async def test_the_browser_client_is_served_to_pages_of_any_origin_and_again_only_when_it_changed() -> None:
+    async with Server() as server:
+        answer = await server.get("/client.js")
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.body == (ROOT / "app/static/client.js").read_bytes()
+        again = await server.get("/client.js", if_none_match=answer.headers["etag"])
+        assert (again.status, again.body) == (304, b"")
