@@ -60,3 +60,41 @@ async def test_a_page_is_told_to_come_back_when_the_instance_stops(browser: Brow
         last = (await page.evaluate("() => window.messages"))[-1]
         assert (last["type"], last["reconnect"]) == ("disconnect", True)
         assert await server.wait() == 0
+
+
+async def test_a_page_imports_the_client_subscribes_and_receives(browser: Browser) -> None:
+    async with Server() as server:
+        page = await browser.new_page()
+        await page.goto(f"http://localhost:{server.port}/health/live")  # any page of this host
+        await page.evaluate(
+            """async url => {
+                const {Client} = await import("/client.js");
+                window.seen = [];
+                const client = new Client(url, {firstWait: 50});
+                client.addEventListener("message", ({message}) => window.seen.push(message.payload));
+                client.addEventListener("gap", ({channel}) => window.seen.push(`gap ${channel}`));
+                await client.connect();
+                await client.subscribe("news", "today");
+            }""",
+            f"ws://localhost:{server.port}/ws",
+        )
+        async with Client(server.url) as publisher:
+            await publisher.send({"type": "announce", "channel": "news", "payload": "x" * 2000 + "é😀"})
+        await page.wait_for_function("() => window.seen.length === 1")
+        assert await page.evaluate("() => window.seen[0]") == "x" * 2000 + "é😀"
+        server.terminate()
+        assert await server.wait() == 0
+        await server.start()  # embedded, another process: nothing is proven
+        await page.wait_for_function("() => window.seen.includes('gap news')")
+
+
+async def test_the_readmes_page_with_the_client(browser: Browser, tmp_path: Path) -> None:
+    async with Server() as server:
+        html = block("Clients", "html").replace("localhost:8080", f"localhost:{server.port}")
+        (tmp_path / "page.html").write_text(html)
+        page = await browser.new_page()
+        await page.goto(f"file://{tmp_path}/page.html")
+        await expect(page.locator("#log")).to_contain_text("subscribed")
+        async with Client(server.url) as publisher:
+            await publisher.send({"type": "announce", "channel": "news", "payload": {"n": 1}})
+        await expect(page.locator("#log")).to_contain_text('{"n":1}')

@@ -76,6 +76,15 @@ async def test_the_first_screen() -> None:
         assert json.loads(answer.splitlines()[-1]) == {"id": message["id"]}
 
 
+async def test_the_python_client() -> None:
+    async with Server() as server, Client(server.url) as other:
+        await other.subscribe("weather")
+        async with python(at(server, block("Clients", "python")), PYTHONPATH=str(ROOT)) as client:
+            assert (await other.receive())["payload"] == {"sun": True}  # so it has subscribed
+            await other.send({"type": "announce", "channel": "news", "payload": "hello"})
+            assert await line(client) == "hello"
+
+
 async def test_make_run_serves() -> None:
     assert block("Try it", "sh") == "make run\n"
     server = Server()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from app.client import comes_back
 from app.protocol.close_codes import CloseCode
 from app.protocol.errors import ErrorCode
 from app.protocol.messages import BUILT_IN
@@ -51,3 +52,9 @@ def test_every_file_that_is_named_is_there() -> None:
     named = re.findall(r"`((?:app|tests)/[\w/.]*)`", README.read_text())
     assert len(named) > 4
     assert all((ROOT / name).exists() for name in named)
+
+
+def test_the_clients_come_back_as_is_told() -> None:
+    for cells in rows("a socket ends with"):
+        codes = [int(code) for code in re.findall(r"`(\d+)`", cells[0])]
+        assert all(comes_back(code) == cells[1].startswith("yes") for code in codes), cells

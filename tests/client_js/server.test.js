@@ -1,0 +1,59 @@
+/** The browser client at the real service, which listens at URL as process SERVER_PID and is started again when it ends. */
+
+import assert from "node:assert/strict";
+import {test} from "node:test";
+
+import {Client, RequestError} from "../../app/static/client.js";
+
+const {URL: url, SERVER_PID: pid} = process.env;
+const options = {timeout: 30_000};
+
+/** The next event of this kind that satisfies. */
+function event(client, kind, satisfies = () => true) {
+  return new Promise((resolve) => {
+    const listener = (found) => {
+      if (!satisfies(found)) return;
+      client.removeEventListener(kind, listener);
+      resolve(found);
+    };
+    client.addEventListener(kind, listener);
+  });
+}
+
+async function opened(more = {}) {
+  const client = new Client(url, {firstWait: 50, ...more});
+  await client.connect();
+  return client;
+}
+
+test("messages reach subscribers, and every request is answered", options, async () => {
+  const ann = await opened({ackTypes: ["announce"]});
+  const bob = await opened();
+  assert.equal(ann.welcome.type, "welcome");
+  assert.equal((await ann.subscribe("news", "today")).numConnections, 1);
+  const coming = event(ann, "message");
+  const published = await bob.announce("news", {n: 1}, {subId: "today"});
+  const {message} = await coming;
+  assert.deepEqual([message.type, message.payload, message.id], ["announce", {n: 1}, published.id]);
+  const {messageInfo} = await ann.getInfo(); // behind the acknowledgement
+  assert.equal(messageInfo.totalAwaitingMsgs, 0);
+  assert.deepEqual(Object.keys((await bob.getInfo({detail: true, channel: "news"})).channelInfo.channels), ["news"]);
+  assert.equal((await ann.unsubscribe("news")).removedConnectionCount, 1);
+  await assert.rejects(bob.publish({type: "nonsense"}), (error) => error instanceof RequestError && error.code === "unsupported_type");
+  ann.close();
+  bob.close();
+});
+
+test("a service that restarts has its clients back, and they know of the gap", options, async () => {
+  const ann = await opened();
+  await ann.subscribe("news", "1");
+  const gap = event(ann, "gap", ({channel}) => channel === "news");
+  process.kill(Number(pid), "SIGTERM");
+  await gap;
+  const bob = await opened();
+  const coming = event(ann, "message");
+  await bob.announce("news", "after");
+  assert.equal((await coming).message.payload, "after");
+  ann.close();
+  bob.close();
+});
