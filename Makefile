@@ -52,6 +52,7 @@ lock: $(VENV)/dev.stamp ## Write the lock files anew, with the newest versions t
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) --group dev pyproject.toml -o requirements-dev.lock
 	echo checkov | $(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) - -o .ci/checkov.lock
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) bench/peers/requirements.in -o bench/peers/requirements.lock
 LOCK_FLAGS := --universal --python-version 3.11 --fork-strategy requires-python --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
 
@@ -68,6 +69,10 @@ push: ## Push IMAGE to its registry, as it is called and as TAG
 	docker push $(IMAGE)
 	docker tag $(IMAGE) $$(echo $(IMAGE) | sed 's/:[^:/]*$$//'):$(TAG)
 	docker push $$(echo $(IMAGE) | sed 's/:[^:/]*$$//'):$(TAG)
+
+.PHONY: bench
+bench: $(VENV)/dev.stamp ## Measure the service beside its peers, and write docs/performance.md (ARGS=--short: only try it)
+	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: smoke
 smoke: $(VENV)/dev.stamp ## Try the service at URL over real sockets

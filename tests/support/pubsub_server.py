@@ -1,13 +1,15 @@
 """A small Pub/Sub on the real wire, in the test's own process.
 
 It refuses what the real service refuses and the emulator lets pass, answers in a millisecond, and can be told to fail:
-see `Faults`.
+see `Faults`. `python -m tests.support.pubsub_server` runs one by itself: it prints its address, and ends with its
+parent.
 """
 
 import asyncio
 import itertools
 import random
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -339,3 +341,14 @@ def _check_publish(request: Any) -> None:
         for key, value in message.attributes.items():
             if len(key.encode()) > 256 or len(value.encode()) > 1024 or key.startswith("goog"):
                 raise _invalid(f"The attribute {key} is not allowed.")
+
+
+async def main() -> None:
+    """Serve until standard input ends."""
+    async with PubSubServer() as server:
+        print(server.address, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
