@@ -457,7 +457,7 @@ class Hub:
             if receivers:
                 # An announce does not come back to the socket that sent it; the seed's other types do.
                 left_out = sender if arrival.address.type == messages.ANNOUNCE else None
-                self._send_to_all(receivers, self._complete(arrival), left_out)
+                self._send_arrival(receivers, arrival, left_out)
         except MessageError as error:
             self.metrics.malformed.labels(error.code.value).inc()
             logger.warning("dropped the malformed message %s: %s", delivery.id, error)
@@ -502,24 +502,37 @@ class Hub:
     def send(self, connection: Connection, message: Message) -> Message:
         """Send one message to one connection, with an id and a time; answers it as it was sent."""
         stamped = self.stamp(message)
-        self._send_to_all((connection,), stamped)
+        awaits_ack = stamped.type in self._router.rules.ack_types
+        self._send_to_all((connection,), codec.encode_frame(stamped), stamped if awaits_ack else None)
         return stamped
 
     def stamp(self, message: Message) -> Message:
         """A message as it would be sent: with an id and a time."""
         return message.stamped(id=self._clock.new_id(), sent_date_time=self._clock.now())
 
-    def _send_to_all(self, connections: Collection[Connection], message: Message, left_out: str | None = None) -> None:
-        if not connections:
+    def _send_arrival(self, receivers: Collection[Connection], arrival: Arrival, left_out: str | None) -> None:
+        awaits_ack = arrival.address.type in self._router.rules.ack_types
+        if arrival.is_own and arrival.delivery.id is None and not awaits_ack:
+            frame = Frame(arrival.delivery.data)  # as the hub wrote it: its carrier has nothing to add
+            self._send_to_all(receivers, frame, left_out=left_out)
             return
-        frame = codec.encode_frame(message)
-        awaits_ack = message.type in self._router.rules.ack_types
+        message = self._complete(arrival)
+        self._send_to_all(receivers, codec.encode_frame(message), message if awaits_ack else None, left_out)
+
+    def _send_to_all(
+        self,
+        connections: Collection[Connection],
+        frame: Frame,
+        acknowledged: Message | None = None,
+        left_out: str | None = None,
+    ) -> None:
+        """Send one frame to all of these; `acknowledged` is what it says, if each has to acknowledge it."""
         sent = 0
         for connection in connections:
             if connection.id != left_out and connection.send(frame):
                 sent += 1
-                if awaits_ack:
-                    self._resender.expect(connection, message)
+                if acknowledged is not None:
+                    self._resender.expect(connection, acknowledged)
         self.metrics.sent.inc(sent)
 
     def _reply(self, connection: Connection, ack_id: Json | None, **fields: object) -> None:
