@@ -66,6 +66,8 @@ def _ready(wanted: list[Peer], results: Results) -> Iterator[Peer]:
             print(f"{peer.name} is left out: {missing}", file=sys.stderr)
             results.failures[f"{peer.name}: prepare"] = str(missing)
         else:
+            if versions := peer.versions():
+                results.facts[peer.name] = versions
             yield peer
 
 

@@ -252,8 +252,7 @@ SECTIONS = (_goals, _fan_out, _bursts, _channels, _storm, _memory, _slow, _growt
 def render(results: Results) -> str:
     """The whole document."""
     lines = ["# Performance", "", "Written by `make bench`. ![CPU per delivery](performance.svg)", "", HOW]
-    versions = [(peer.name, peer.versions()) for peer in PEERS if peer.versions()]
-    lines += _table(["", ""], [*results.facts.items(), *versions])
+    lines += ["| | |", "| --- | --- |", *(f"| {what} | {fact} |" for what, fact in results.facts.items()), ""]
     for section in SECTIONS:
         lines += section(results)
     if results.failures:

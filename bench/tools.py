@@ -1,11 +1,14 @@
 """What the bench needs, made ready without a hand: compiled programs, npm packages, a Python environment."""
 
 import hashlib
+import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +65,21 @@ def site_packages() -> Path:
     """Where the packages of the peers on Python are."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     return VENV / "lib" / version / "site-packages"
+
+
+def node_versions(*packages: str) -> str:
+    """What runs on Node here, and what Node that is."""
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    found = [json.loads((NODE_MODULES / name / "package.json").read_text())["version"] for name in packages]
+    return ", ".join([*(f"{name} {version}" for name, version in zip(packages, found, strict=True)), f"Node {node}"])
+
+
+def python_versions(*packages: str, installed: Path | None = None) -> str:
+    """The same for Python; `installed` is where, the service's own environment unless given."""
+    path = sys.path if installed is None else [str(installed)]
+    found = [next(iter(distributions(name=name, path=path))).version for name in packages]
+    python = f"Python {platform.python_version()}"
+    return ", ".join([*(f"{name} {version}" for name, version in zip(packages, found, strict=True)), python])
 
 
 def _need(program: str, package: str) -> str:

@@ -138,6 +138,7 @@ class Peer:
     deflates: bool = True
     has_channels: bool = True
     versions: Callable[[], str] = lambda: ""
+    """Of what it runs on; asked once it is prepared."""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -153,12 +154,18 @@ def _node_environment(_port: int) -> dict[str, str]:
     return _environment(NODE_PATH=str(tools.NODE_MODULES), NODE_ENV="production")
 
 
-OURS = Peer("ours", lambda _port: [sys.executable, "-m", "app"], environment=_ours_environment)
+OURS = Peer(
+    "ours",
+    lambda _port: [sys.executable, "-m", "app"],
+    environment=_ours_environment,
+    versions=lambda: tools.python_versions("quart", "hypercorn"),
+)
 UVLOOP = Peer(
     "ours on uvloop",
     lambda _port: [sys.executable, "-m", "bench.peers.uvloop.server", str(tools.site_packages())],
     prepare=tools.python_peers,
     environment=_ours_environment,
+    versions=lambda: tools.python_versions("uvloop", installed=tools.site_packages()),
 )
 C = Peer(
     "C, one send()",
@@ -167,19 +174,27 @@ C = Peer(
     deflates=False,
     has_channels=False,
 )
-WS = Peer("ws", _node("ws"), prepare=tools.node_peers, environment=_node_environment)
+WS = Peer(
+    "ws",
+    _node("ws"),
+    prepare=tools.node_peers,
+    environment=_node_environment,
+    versions=lambda: tools.node_versions("ws"),
+)
 SOCKET_IO = Peer(
     "Socket.IO",
     _node("socket_io"),
     prepare=tools.node_peers,
     environment=_node_environment,
     path="/socket.io/?EIO=4&transport=websocket",
+    versions=lambda: tools.node_versions("socket.io"),
     language=_socket_io_language(),
 )
 STARLETTE = Peer(
     "Starlette on uvicorn",
     lambda port: [str(tools.VENV / "bin" / "python"), "-m", "bench.peers.starlette.server", str(port)],
     prepare=tools.python_peers,
+    versions=lambda: tools.python_versions("starlette", "uvicorn", "httptools", installed=tools.site_packages()),
 )
 QUART = Peer("plain Quart on Hypercorn", lambda port: [sys.executable, "-m", "bench.peers.quart.server", str(port)])
 
