@@ -18,7 +18,7 @@ logger = logging.getLogger("app")
 
 OK, FAILED, BAD_CONFIGURATION = 0, 1, 2
 HUB_CLOSE_TIMEOUT = 5.0
-COLLECT_AFTER = (50_000, 20, 100)
+COLLECT_AFTER = (10_000, 10, 10)
 """Objects, then times: when Python looks for garbage in cycles. A connection is some 300 objects that stay, so with
 Python's own 700 half the cost of a thousand clients that come at once was looking for garbage that is not there."""
 

@@ -1,12 +1,15 @@
 """One socket's outgoing side: what waits to be sent, how much may wait, and how it ends."""
 
 import asyncio
+import logging
 from typing import Any, Protocol
 
 from app.core.rate import RateLimit
 from app.core.users import User
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
+
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 2.0
 """Seconds in which a client takes what still waits for it and the close frame; then the connection is cut."""
@@ -60,7 +63,11 @@ class Outgoing:
     def _flush(self) -> None:
         connections, self._this_turn = self._this_turn, []
         for connection in connections:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception:  # the others of this turn shall not suffer for it
+                logger.exception("a connection could not be written to")
+                connection.cut()
 
     def waits(self, connection: "Connection", before: int, size: int) -> None:
         """Count what a connection has yet to take, and end the slowest while that is too much for all together."""
@@ -180,6 +187,8 @@ class Connection:
             self.close_code = 0
         if self._cut is not None:
             self._cut.cancel()
+        if self._outlet.waiting():  # the client has closed, and does not take what was written before
+            self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._outlet.abort)
         self._forget()
 
     def cut(self) -> None:

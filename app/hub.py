@@ -512,8 +512,9 @@ class Hub:
 
     def _send_arrival(self, receivers: Collection[Connection], arrival: Arrival, left_out: str | None) -> None:
         awaits_ack = arrival.address.type in self._router.rules.ack_types
-        if arrival.is_own and arrival.delivery.id is None and not awaits_ack:
-            frame = Frame(arrival.delivery.data)  # as the hub wrote it: its carrier has nothing to add
+        mine = arrival.delivery.attributes.get("origin") == self.identity.instance_id
+        if mine and arrival.delivery.id is None and not awaits_ack:
+            frame = Frame(arrival.delivery.data)  # as it was written here: its carrier has nothing to add
             self._send_to_all(receivers, frame, left_out=left_out)
             return
         message = self._complete(arrival)

@@ -26,6 +26,8 @@ class Control:
         self._waiting = 0
         self._limited = False
         self._room: asyncio.Event | None = None  # made when it is needed: it takes as much as ten frames
+        self.closed = False
+        """A close frame was sent."""
         self.deflates = False
         """Whether the client inflates; known once the socket is accepted."""
         self.on_silence: Callable[[], None] | None = None
@@ -39,7 +41,7 @@ class Control:
     def write(self, frames: list[Frame]) -> int:
         """Write frames in one go; answers how many bytes the client has yet to take. After the accept."""
         transport = self._transport
-        if transport.is_closing():
+        if self.closed or transport.is_closing():
             return 0
         if len(frames) == 1:  # nearly always, and then a list of one costs more than the frame
             frame = frames[0]
@@ -61,6 +63,11 @@ class Control:
     def abort(self) -> None:
         """Cut the connection and all that waits in it."""
         self._transport.abort()
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the socket is not read now, since too much of what it said waits to be handled."""
+        return self._room is not None
 
     def limit(self) -> None:
         """From now on the app says `taken` for each message that it has handled."""

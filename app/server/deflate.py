@@ -12,6 +12,8 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
 
 _END_OF_BLOCK = b"\x00\x00\xff\xff"
+_AFTER_FINAL = 1 + len(_END_OF_BLOCK)
+"""Bytes that may follow a block that says it is the last (RFC 7692, 7.2.3.4)."""
 _WINDOW = "15"
 """Bits: what our messages are compressed with. A client that can take less gets them as they are."""
 _COMPRESSED = RsvBits(True, False, False)
@@ -74,6 +76,8 @@ class SharedDeflate(Extension):
         except zlib.error:
             return CloseReason.INVALID_FRAME_PAYLOAD_DATA
         self._inflated += len(inflated)
+        if len(self._inflater.unused_data) > _AFTER_FINAL:  # it would be kept, whatever comes
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
         return inflated if len(inflated) <= room else CloseReason.MESSAGE_TOO_BIG
 
 

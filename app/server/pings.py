@@ -1,7 +1,7 @@
 """Is there still somebody? A network can vanish without a word, and only an answer tells."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from typing import Protocol
 
 PING_INTERVAL = 25.0
@@ -30,33 +30,43 @@ class Pings:
     def __init__(self, interval: float = PING_INTERVAL, timeout: float = PONG_TIMEOUT) -> None:
         self._interval = interval
         self._timeout = timeout
-        # In the order of time, since each socket waits as long as all others. Who closes stays until it would be due.
-        self._resting: deque[tuple[float, Pinged]] = deque()
-        self._asked: deque[tuple[float, Pinged]] = deque()
+        # When each is due, in the order of time, since each waits as long as all others.
+        self._resting: OrderedDict[Pinged, float] = OrderedDict()
+        self._asked: OrderedDict[Pinged, float] = OrderedDict()
 
     def watch(self, socket: Pinged) -> None:
         """Ask this one from now on, until it is closed."""
-        self._resting.append((asyncio.get_running_loop().time() + self._interval, socket))
+        self._resting[socket] = asyncio.get_running_loop().time() + self._interval
+
+    def unwatch(self, socket: Pinged) -> None:
+        """This one is closed: forget it."""
+        self._resting.pop(socket, None)
+        self._asked.pop(socket, None)
 
     async def run(self) -> None:
         """Ask, until cancelled."""
         granularity = min(GRANULARITY, self._timeout / 4)
+        loop = asyncio.get_running_loop()
+        before = loop.time()
         while True:
             await asyncio.sleep(granularity)
-            now = asyncio.get_running_loop().time()
+            now = loop.time()
+            late, before = now - before - granularity, now
+            if late > granularity:  # this process stood still: the answers that came meanwhile are yet to be read
+                self._asked = OrderedDict((socket, due + late) for socket, due in self._asked.items())
             for socket in _take_due(self._asked, now):
                 if socket.silent():
                     socket.give_up()
                 else:
-                    self._resting.append((now + self._interval - self._timeout, socket))
+                    self._resting[socket] = now + self._interval - self._timeout
             for socket in _take_due(self._resting, now):
                 socket.ping()
-                self._asked.append((now + self._timeout, socket))
+                self._asked[socket] = now + self._timeout
 
 
-def _take_due(queue: deque[tuple[float, Pinged]], now: float) -> list[Pinged]:
+def _take_due(queue: OrderedDict[Pinged, float], now: float) -> list[Pinged]:
     """Those who are due, out of the queue; who has gone meanwhile is left out."""
     due = []
-    while queue and queue[0][0] <= now:
-        due.append(queue.popleft()[1])
+    while queue and next(iter(queue.values())) <= now:
+        due.append(queue.popitem(last=False)[0])
     return [socket for socket in due if not socket.closed]

@@ -55,11 +55,13 @@ class WebSocketStream(WSStream):
     async def handle(self, event: Event) -> None:
         if isinstance(event, Data):
             self._heard = True
-            if self._broken:
-                return
+            if self._broken or self._is_over:
+                return  # wsproto raises at what comes behind a close frame
         if isinstance(event, StreamClosed):
             self._ended()
             self._control.release()
+            if self.config.websocket_pings is not None:
+                self.config.websocket_pings.unwatch(self)
         await super().handle(event)
         if isinstance(event, Request) and not self.closed:  # the app's task has not run yet
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
@@ -92,16 +94,25 @@ class WebSocketStream(WSStream):
         return status, answer, Connection(ConnectionType.SERVER, [deflate] if deflate.enabled() else [])
 
     def _begin_close(self, code: int, reason: str) -> None:
-        self.task_group.spawn(self.app_send, {"type": "websocket.close", "code": code, "reason": reason})
+        self._spawn(self.app_send, {"type": "websocket.close", "code": code, "reason": reason})
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
         self._heard = False
-        self.task_group.spawn(self._send_wsproto_event, Ping())
+        self._spawn(self._send_wsproto_event, Ping())
+
+    def _spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the connection, and its group of tasks, has just ended
+            self.task_group.spawn(function, *arguments)
+
+    async def _send_wsproto_event(self, event: Any) -> None:
+        await super()._send_wsproto_event(event)
+        if isinstance(event, CloseConnection):
+            self._control.closed = True  # nothing may follow a close frame
 
     def silent(self) -> bool:
-        """Whether nothing came since the ping."""
-        return not self._heard
+        """Whether nothing came since the ping, although it would have been read."""
+        return not self._heard and not self._control.holds_back
 
     def give_up(self) -> None:
         """Tell the app that the client does not answer."""
@@ -125,7 +136,8 @@ class WebSocketStream(WSStream):
         if self._size > self.config.websocket_max_message_size:
             await self._fail(CloseReason.MESSAGE_TOO_BIG)
             return
-        self._parts.append(bytes(data) if isinstance(data, bytearray) else data)
+        if data or not self._parts:  # empty parts without end would be a list without end
+            self._parts.append(bytes(data) if isinstance(data, bytearray) else data)
         if not event.message_finished:
             return
         parts, self._parts, self._size = self._parts, [], 0

@@ -263,10 +263,10 @@ async def test_a_client_that_answers_no_ping_is_closed_with_3012() -> None:
 
 
 async def test_a_client_that_answers_stays() -> None:
-    async with serving(Pings(interval=0.05, timeout=0.04)) as (hub, port):
+    async with serving(Pings(interval=0.3, timeout=0.25)) as (hub, port):
         await is_up(port)
         async with Client(f"ws://127.0.0.1:{port}/ws", ping_interval=None) as ann:
-            pinged = asyncio.get_running_loop().time() + 0.5
+            pinged = asyncio.get_running_loop().time() + 1.2
             while asyncio.get_running_loop().time() < pinged:
                 assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"
             assert len(hub.connections) == 1
@@ -292,3 +292,27 @@ def test_hypercorn_is_as_it_was_checked() -> None:
     found: Any = re.search(r"checked with Hypercorn ([\d.]+) and wsproto ([\d.]+)", text)
     for name, version in zip(("hypercorn", "wsproto"), found.groups(), strict=True):
         assert re.search(rf"^{name}=={re.escape(version)}\.", lock, re.MULTILINE), name
+
+
+async def test_junk_behind_a_close_frame_harms_nobody() -> None:
+    async with serving(Pings(interval=0.3, timeout=0.25)) as (hub, port):
+        await is_up(port)
+        async with Client(f"ws://127.0.0.1:{port}/ws") as ann:
+            for _ in range(3):
+                async with await RawSocket.open(port) as rude:
+                    for _ in range(60):
+                        rude.send("no JSON")
+                    first = 0
+                    while first != 0x88:
+                        first, _ = await rude.frame()
+                    rude.writer.write(b"\x88\x80" + bytes(4))
+                    await rude.writer.drain()
+                    rude.writer.write(b"\xff" * 200_000)
+                    with suppress(ConnectionError):
+                        await soon(rude.reader.read())
+            await until(lambda: len(hub.connections) == 1)
+            assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"
+            async with await RawSocket.open(port) as silent:  # pings still go out
+                first = 0
+                while first != 0x89:
+                    first, _ = await silent.frame()

@@ -171,3 +171,26 @@ async def test_a_socket_that_is_gone_gets_nothing_more() -> None:
     assert outlet.writes == []
     assert connection.close_code == 0
     assert not connection.send(HELLO)
+
+
+async def test_who_closes_without_taking_what_was_written_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.connection.CLOSE_TIMEOUT", 0.01)
+    connection, outlet = make()
+    outlet.untaken = 1000
+    connection.ended()
+    await until(lambda: outlet.aborted)
+
+
+async def test_a_connection_that_cannot_be_written_to_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    outgoing = Outgoing(10**6)
+    (broken, broken_outlet), (other, other_outlet) = make(outgoing), make(outgoing)
+
+    def fail(_frames: list[Frame]) -> int:
+        raise RuntimeError("no way out")
+
+    monkeypatch.setattr(broken_outlet, "write", fail)
+    broken.send(HELLO)
+    other.send(HELLO)
+    await a_turn()
+    assert broken_outlet.aborted
+    assert other_outlet.writes == [[HELLO]]

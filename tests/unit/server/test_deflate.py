@@ -125,3 +125,17 @@ def test_nothing_is_kept_between_messages() -> None:
     read(receiver, client().send(TextMessage(data="x" * 5000)))
     kept = [value for value in vars(deflate).values() if isinstance(value, type(zlib.decompressobj()))]
     assert kept == []
+
+
+def test_what_follows_a_last_block_without_end_is_not_kept() -> None:
+    compressor = zlib.compressobj(wbits=-15)
+    data = compressor.compress(b"a") + compressor.flush() + bytes(1000)
+    wire = bytes((0xC1, 0x80 | 126)) + len(data).to_bytes(2, "big") + bytes(4) + data
+    assert [event.code for event in read(server(), wire) if isinstance(event, CloseConnection)] == [1007]
+
+
+def test_a_message_whose_last_block_says_so_is_read() -> None:
+    compressor = zlib.compressobj(wbits=-15)
+    data = compressor.compress(b"hello") + compressor.flush() + bytes(1)
+    wire = bytes((0xC1, 0x80 | len(data), 0, 0, 0, 0)) + data
+    assert texts(read(server(), wire)) == "hello"

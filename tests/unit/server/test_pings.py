@@ -74,3 +74,12 @@ async def test_who_has_gone_is_not_asked(pings: Pings) -> None:
 
 def test_a_client_that_vanished_is_gone_in_less_than_forty_seconds() -> None:
     assert PING_INTERVAL + GRANULARITY + PONG_TIMEOUT + GRANULARITY + CLOSE_TIMEOUT < 40
+
+
+async def test_who_is_no_longer_watched_is_not_asked_nor_kept(pings: Pings) -> None:
+    gone, other = Socket(answers=False), Socket(answers=True)
+    pings.watch(gone)
+    pings.watch(other)
+    pings.unwatch(gone)
+    await until(lambda: other.pings == 2)
+    assert (gone.pings, gone.given_up) == (0, 0)
