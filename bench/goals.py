@@ -53,8 +53,7 @@ def goals(results: Results) -> Iterator[Goal]:
         storm = [Cell(STORM, peer.name, FULL.storm, deflate) for peer in (OURS, SOCKET_IO)]
         yield Goal(f"CPU of connect and subscribe{words}, against Socket.IO", 1, ratio(storm[0], storm[1]))
     for operation in OPERATIONS:
-        few, many = (results.median(Cell(GROWTH, operation, count), "cpu_us") for count in CHANNEL_COUNTS[::2])
-        grown = many / few if few and many else None
+        grown = ratio(*(Cell(GROWTH, operation, count) for count in CHANNEL_COUNTS[::-2]))
         yield Goal(f"{operation} among 100,000 channels, against among 10", NOISE, grown)
     slow = Cell(SLOW, OURS.name, FULL.burst_subscribers, payload=4096)
     with_one, without = results.median(slow, "with_p99_ms"), results.median(slow, "without_p99_ms")
