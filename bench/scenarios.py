@@ -17,6 +17,8 @@ FAN_OUT, BURSTS, CHANNELS, STORM, MEMORY, SLOW = "fan-out", "bursts", "channels"
 BURST = 64
 SMALL, LARGE = 128, 4096
 """Payloads in bytes."""
+LEAST = 2
+"""Bursts or messages that are published, however long they take."""
 SETTLE = 1.0
 """Seconds before memory is looked at."""
 
@@ -28,7 +30,9 @@ class Plan:
     rounds: int
     subscribers: tuple[int, ...]
     deliveries: int
-    """Of each cell and round, about; a message at least."""
+    """Of each cell and round, at most."""
+    seconds: float
+    """For one run, about: who takes longer for each delivery makes fewer."""
     burst_subscribers: int
     channels: tuple[int, int]
     """(connections, channels)"""
@@ -45,7 +49,8 @@ class Plan:
 FULL = Plan(
     rounds=5,
     subscribers=(1, 100, 500, 1000, 5000),
-    deliveries=40_000,
+    deliveries=50_000,
+    seconds=1.5,
     burst_subscribers=500,
     channels=(5000, 1000),
     storm=1000,
@@ -57,6 +62,7 @@ SHORT = Plan(
     rounds=1,
     subscribers=(1, 100),
     deliveries=1000,
+    seconds=0.1,
     burst_subscribers=100,
     channels=(100, 20),
     storm=100,
@@ -127,11 +133,10 @@ class Bench:
     def _fan_out_of(self, peer: Peer, server: Server, subscribers: int, *, deflate: bool) -> None:
         with self._attempt(peer, FAN_OUT), self._load(peer, server, deflate=deflate) as load:
             load.open(subscribers)
-            count = min(2000, max(10, self._plan.deliveries // subscribers))
             for payload in (SMALL, LARGE):
                 cell = Cell(FAN_OUT, peer.name, subscribers, deflate, payload)
                 load.messages(map(peer.language.announce, payloads(payload)))
-                load.run(max(5, count // 5))  # nobody is measured cold
+                count = self._warmed_up(load, min(2000, self._plan.deliveries // subscribers))
                 cpu, alone = self._timed(server, load, count)
                 # With two under way the next is there when one is done: the server has no time to rest.
                 _, busy = self._timed(server, load, count, window=2)
@@ -151,8 +156,7 @@ class Bench:
 
     def _bursts_of(self, peer: Peer, server: Server, load: Load, subscribers: int, *, deflate: bool) -> None:
         load.messages(map(peer.language.announce, payloads(SMALL)))
-        load.run(BURST, burst=BURST)
-        bursts = max(2, 2 * self._plan.deliveries // subscribers // BURST)
+        bursts = self._warmed_up(load, 2 * self._plan.deliveries // subscribers // BURST, burst=BURST)
         cpu, run = self._timed(server, load, bursts * BURST, burst=BURST)
         self._results.add(
             Cell(BURSTS, peer.name, subscribers, deflate, SMALL),
@@ -163,6 +167,13 @@ class Bench:
             generator_us=run.generator_cpu / run.deliveries / 1e3,
         )
 
+    def _warmed_up(self, load: Load, most: int, *, burst: int = 1) -> int:
+        """Publish for a while, since nobody is measured cold; answers how many bursts fit into the time there is."""
+        some = max(LEAST, most // 10)
+        warm = _all_of(load.run(some * burst, burst=burst))
+        fitting = int(self._plan.seconds * 1e9 / warm.took * some)
+        return max(LEAST, min(most, fitting))
+
     def _timed(
         self, server: Server, load: Load, messages: int, *, burst: int = 1, window: int = 1
     ) -> tuple[float, Run]:
@@ -170,9 +181,7 @@ class Bench:
         before = server.cpu_ns()
         run = load.run(messages, burst=burst, window=window)
         after = server.cpu_ns()
-        if run.missing:
-            raise LoadFailed(f"{run.missing} of {run.missing + run.deliveries} deliveries did not come in time")
-        return (after - before) / run.deliveries / 1e3, run
+        return (after - before) / _all_of(run).deliveries / 1e3, run
 
     def channels(self) -> None:
         """Many connections in many small channels, a message to each in turn, 16 under way."""
@@ -185,7 +194,7 @@ class Bench:
                             load.open(connections, channels=channels)
                             load.messages(map(peer.language.announce, payloads(SMALL)))
                             load.run(channels, window=16)
-                            count = max(1, self._plan.deliveries // connections) * channels
+                            count = max(1, self._plan.deliveries // connections) * channels  # each has as many
                             cpu, run = self._timed(server, load, count, window=16)
                             self._results.add(
                                 Cell(CHANNELS, peer.name, connections, deflate, SMALL),
@@ -274,3 +283,10 @@ class Bench:
             MEMORY: self.memory,
             SLOW: self.slow,
         }
+
+
+def _all_of(run: Run) -> Run:
+    """The run, if all its deliveries came. Raises LoadFailed."""
+    if run.missing:
+        raise LoadFailed(f"{run.missing} of {run.missing + run.deliveries} deliveries did not come in time")
+    return run
