@@ -37,24 +37,37 @@ def _table(head: Row, rows: Iterable[Row]) -> list[str]:
     return ["| " + " | ".join(head) + " |", aligned, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def _by_peer(results: Results, cells: Callable[[str], list[tuple[Cell, str]]]) -> list[Row]:
+def _by_peer(
+    results: Results, cells: Callable[[str], list[tuple[Cell, str]]], *, most_is_best: bool = False
+) -> list[Row]:
     """A row for each peer that has anything; what is best in its column is bold."""
     values = {peer.name: [results.median(cell, name) for cell, name in cells(peer.name)] for peer in PEERS}
     values = {peer: row for peer, row in values.items() if any(value is not None for value in row)}
+    choose = max if most_is_best else min
     best = [
-        min((value for value in column if value is not None), default=None)
+        choose((value for value in column if value is not None), default=None)
         for column in zip(*values.values(), strict=True)
     ]
     return [
         [
             peer,
             *(
-                f"**{number(value)}**" if value is not None and value == least else number(value)
-                for value, least in zip(row, best, strict=True)
+                f"**{number(value)}**" if value is not None and value == found else number(value)
+                for value, found in zip(row, best, strict=True)
             ),
         ]
         for peer, row in values.items()
     ]
+
+
+def _latencies(results: Results, cells: Callable[[str], list[Cell]]) -> list[Row]:
+    """p50 and p99 of each peer."""
+    rows: list[Row] = []
+    for peer in PEERS:
+        pairs = [[results.median(cell, name) for name in ("p50_ms", "p99_ms")] for cell in cells(peer.name)]
+        if any(value is not None for pair in pairs for value in pair):
+            rows.append([peer.name, *(" / ".join(map(number, pair)) for pair in pairs)])
+    return rows
 
 
 def _measured(results: Results, scenario: str) -> list[int]:
@@ -62,65 +75,77 @@ def _measured(results: Results, scenario: str) -> list[int]:
 
 
 def _fan_out(results: Results) -> list[str]:
-    lines = ["## One message to many", ""]
+    lines = ["## One message to many", "", "By the number of subscribers.", ""]
     sizes = _measured(results, FAN_OUT)
+    head = ["", *(f"{size:,}" for size in sizes)]
     for payload in (SMALL, LARGE):
         for deflate in (False, True):
-            offered = "deflate offered" if deflate else "no deflate offered"
+
+            def cells(peer: str, payload: int = payload, deflate: bool = deflate) -> list[Cell]:
+                return [Cell(FAN_OUT, peer, size, deflate, payload) for size in sizes]
+
+            def named(name: str, cells: Callable[[str], list[Cell]] = cells) -> Callable[[str], list[tuple[Cell, str]]]:
+                return lambda peer: [(cell, name) for cell in cells(peer)]
+
+            offered = f"Payloads of {payload:,} bytes, {'deflate offered' if deflate else 'no deflate offered'}"
+            lines += [f"{offered}: CPU per delivery in µs", ""]
+            lines += _table(head, _by_peer(results, named("cpu_us")))
+            lines += [f"{offered}: deliveries a second, two messages under way", ""]
+            lines += _table(head, _by_peer(results, named("per_second"), most_is_best=True))
             lines += [
-                f"CPU per delivery in µs, payloads of {payload:,} bytes, {offered}, by the number of subscribers:",
+                f"{offered}: p50 / p99 in ms from publishing to each delivery, one message under way",
                 "",
+                *_table(head, _latencies(results, cells)),
             ]
-            rows = _by_peer(
-                results,
-                lambda peer, d=deflate, p=payload: [(Cell(FAN_OUT, peer, size, d, p), "cpu_us") for size in sizes],  # type: ignore[misc]
-            )
-            lines += _table(["", *(f"{size:,}" for size in sizes)], rows)
     size = FULL.burst_subscribers if FULL.burst_subscribers in sizes else sizes[-1] if sizes else 0
-    lines += [
-        f"{size:,} subscribers, payloads of {SMALL} bytes, no deflate offered; latency in ms from publishing to each delivery, one message under way:",
+    ways = [(payload, deflate) for payload in (SMALL, LARGE) for deflate in (False, True)]
+    rows = _by_peer(
+        results, lambda peer: [(Cell(FAN_OUT, peer, size, deflate, payload), "wire_bytes") for payload, deflate in ways]
+    )
+    return [
+        *lines,
+        "Bytes of a frame on the wire, by the payload; equal where nothing is compressed:",
         "",
+        *_table(["", *(f"{payload:,}{', deflate' if deflate else ''}" for payload, deflate in ways)], rows),
     ]
-    names = ("p50_ms", "p99_ms", "per_second", "wire_bytes")
+
+
+def _one_size(results: Results, scenario: str) -> list[str]:
+    """CPU, deliveries a second and latencies of a scenario that has one number of connections."""
+    size = next(iter(_measured(results, scenario)), 0)
+
+    def cells(peer: str) -> list[Cell]:
+        return [Cell(scenario, peer, size, deflate, SMALL) for deflate in (False, True)]
+
+    cpu = _by_peer(results, lambda peer: [(cell, "cpu_us") for cell in cells(peer)])
+    rates = _by_peer(results, lambda peer: [(cell, "per_second") for cell in cells(peer)], most_is_best=True)
     rows = [
-        [peer.name, *(number(results.median(Cell(FAN_OUT, peer.name, size, False, SMALL), name)) for name in names)]
-        for peer in PEERS
+        [*first, *second[1:], *third[1:]]
+        for first, second, third in zip(cpu, rates, _latencies(results, cells), strict=False)
     ]
-    return lines + _table(["", "p50", "p99", "deliveries/s", "bytes a frame"], rows)
+    head = ["", "CPU µs", "deflate offered", "deliveries/s", "deflate offered", "p50 / p99 ms", "deflate offered"]
+    return _table(head, rows)
 
 
 def _bursts(results: Results) -> list[str]:
-    sizes = _measured(results, BURSTS)
-    rows = _by_peer(
-        results,
-        lambda peer: [
-            (Cell(BURSTS, peer, size, deflate, SMALL), "cpu_us") for size in sizes for deflate in (False, True)
-        ],
-    )
+    sizes = ", ".join(f"{size:,}" for size in _measured(results, BURSTS))
     return [
         f"## Bursts of {BURST}",
         "",
-        f"CPU per delivery in µs, {BURST} messages at a time to {', '.join(f'{size:,}' for size in sizes)} subscribers:",
+        f"{BURST} messages in one write to {sizes} subscribers, the next when all have them; CPU is per delivery.",
         "",
-        *_table(["", "no deflate offered", "deflate offered"], rows),
+        *_one_size(results, BURSTS),
     ]
 
 
 def _channels(results: Results) -> list[str]:
     connections, channels = FULL.channels
-    sizes = _measured(results, CHANNELS)
-    rows = _by_peer(
-        results,
-        lambda peer: [
-            (Cell(CHANNELS, peer, size, deflate, SMALL), "cpu_us") for size in sizes for deflate in (False, True)
-        ],
-    )
     return [
         "## Many small channels",
         "",
-        f"{connections:,} connections in {channels:,} channels; CPU per delivery in µs:",
+        f"{connections:,} connections in {channels:,} channels, a message to each in turn, 16 under way; CPU is per delivery.",
         "",
-        *_table(["", "no deflate offered", "deflate offered"], rows),
+        *_one_size(results, CHANNELS),
     ]
 
 
@@ -128,14 +153,19 @@ def _storm(results: Results) -> list[str]:
     sizes = _measured(results, STORM)
     rows = _by_peer(
         results,
-        lambda peer: [(Cell(STORM, peer, size, deflate), "cpu_us") for size in sizes for deflate in (False, True)],
+        lambda peer: [
+            (Cell(STORM, peer, size, deflate), name)
+            for size in sizes
+            for name in ("cpu_us", "took_s")
+            for deflate in (False, True)
+        ],
     )
     return [
         "## Connecting",
         "",
-        f"{', '.join(f'{size:,}' for size in sizes)} clients at once: CPU of handshake and subscribe in µs for each:",
+        f"{', '.join(f'{size:,}' for size in sizes)} clients at once: CPU of handshake and subscribe in µs for each, and seconds until all are subscribed:",
         "",
-        *_table(["", "no deflate offered", "deflate offered"], rows),
+        *_table(["", "CPU µs", "deflate offered", "all after s", "deflate offered"], rows),
     ]
 
 
@@ -161,17 +191,20 @@ def _memory(results: Results) -> list[str]:
 
 
 def _slow(results: Results) -> list[str]:
-    cells = list(results.cells(SLOW))
     rows = [
-        [cell.peer, *(number(results.median(cell, name)) for name in ("without_p99_ms", "with_p99_ms"))]
-        for cell in cells
+        [
+            cell.peer,
+            *(number(results.median(cell, name)) for name in ("without_p99_ms", "with_p99_ms")),
+            f"{1 - (results.median(cell, 'missing') or 0):.0%}",
+        ]
+        for cell in results.cells(SLOW)
     ]
     return [
         "## A slow consumer",
         "",
-        "p99 in ms of all others while one client does not read:",
+        "p99 in ms of all others while one client does not read, and how many of their messages came within a minute:",
         "",
-        *_table(["", "without it", "beside it"], rows),
+        *_table(["", "without it", "beside it", "came"], rows),
     ]
 
 
@@ -198,7 +231,7 @@ def _pubsub(results: Results) -> list[str]:
         "",
         f"CPU of a received message: {cpu[0]} µs where nobody on the instance subscribes to its channel, {cpu[1]} µs with one subscriber (batches of 100).",
         "",
-        "From publishing to delivery in ms. The emulator delivers on a tick of 50 ms, so the second line less the first is ours:",
+        "From publishing to delivery in ms. The emulator delivers on a tick of 50 ms, each subscription on its own: a difference of less than that is the emulator's.",
         "",
         *_table(["", "p50", "p99"], rows),
     ]
