@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,11 +37,15 @@ def main() -> int:
         write_report(Results.load(KEPT))
         return 0
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # an end by exception ends what was started, too
+    os.sched_setaffinity(0, {machine.LOAD_CORE})  # this process too keeps off the servers' core
     machine.raise_open_files(OPEN_FILES)
     results = Results(facts=machine.facts())
     wanted = [peer for peer in PEERS if not arguments.only or peer.name.startswith(tuple(arguments.only))]
     peers = list(_ready(wanted, results))
     plan = SHORT if arguments.short else FULL
+    results.facts["Load generator"] = f"`taskset --cpu-list {machine.LOAD_CORE} .cache/bench/load/load 8080 …`"
+    results.facts["Rounds"] = str(plan.rounds)
     bench = Bench(plan, peers, results)
     others: dict[str, Callable[[], None]] = {
         GROWTH: lambda: growth(results, short=arguments.short),
@@ -66,8 +71,9 @@ def _ready(wanted: list[Peer], results: Results) -> Iterator[Peer]:
             print(f"{peer.name} is left out: {missing}", file=sys.stderr)
             results.failures[f"{peer.name}: prepare"] = str(missing)
         else:
-            if versions := peer.versions():
-                results.facts[peer.name] = versions
+            command = " ".join(peer.command(8080)).replace(sys.executable, "python").replace(f"{tools.ROOT}/", "")
+            facts = [peer.versions(), f"`taskset --cpu-list {machine.SERVER_CORE} {command}`"]
+            results.facts[peer.name] = "; ".join(filter(None, facts))
             yield peer
 
 

@@ -14,67 +14,11 @@ CHANNEL = "bench-@CHANNEL@"
 FRAME_OVERHEAD = 330 - 128
 """Bytes of a delivered frame beside its payload, the same for every peer: what one's own way of writing saves is made
 up for by a longer subId."""
-VOCABULARY = [
-    "the",
-    "room",
-    "is",
-    "open",
-    "again",
-    "seven",
-    "seats",
-    "are",
-    "left",
-    "near",
-    "window",
-    "talk",
-    "on",
-    "tides",
-    "begins",
-    "at",
-    "half",
-    "past",
-    "four",
-    "and",
-    "whoever",
-    "brings",
-    "chart",
-    "of",
-    "northern",
-    "coast",
-    "gets",
-    "tea",
-    "bread",
-    "very",
-    "good",
-    "story",
-    "from",
-    "harbour",
-    "master",
-    "wind",
-    "turned",
-    "north",
-    "after",
-    "noon",
-    "ferry",
-    "waits",
-    "for",
-    "mail",
-    "nobody",
-    "knows",
-    "when",
-    "lighthouse",
-    "was",
-    "built",
-    "but",
-    "its",
-    "keeper",
-    "has",
-    "counted",
-    "every",
-    "ship",
-    "since",
-    "spring",
-]
+WORDS = (
+    "the room is open again seven seats are left near window talk on tides begins at half past four and whoever brings "
+    "chart of northern coast gets tea bread very good story from harbour master wind turned north after noon ferry "
+    "waits for mail nobody knows when lighthouse was built but its keeper has counted every ship since spring"
+)
 TEXTS = 256
 """Different payloads, in turn: more than fit into the 32 kB that a compressor with context takeover remembers."""
 
@@ -83,7 +27,7 @@ def payloads(size: int) -> list[str]:
     """Texts of so many bytes as JSON, quotes included, once the generator has filled in the message's number."""
     chance = random.Random(size)
     length = size - 2 - len("00000000") + len("@SEQ@")
-    return [("#@SEQ@ " + " ".join(chance.choices(VOCABULARY, k=size // 2)))[:length] for _ in range(TEXTS)]
+    return [("#@SEQ@ " + " ".join(chance.choices(WORDS.split(), k=size // 2)))[:length] for _ in range(TEXTS)]
 
 
 def _json(value: object) -> str:
