@@ -218,7 +218,7 @@ async def test_memory_for_slow_clients_is_bounded_for_all_together() -> None:
 @asynccontextmanager
 async def serving(pings: Pings) -> AsyncIterator[tuple[Hub, int]]:
     """The service in this process, with pings that are asked sooner."""
-    app = create_app(Settings())
+    app = create_app(Settings(custom_msg_handlers="tests.support.handlers:HANDLERS"))
     hub: Hub = app.extensions["cloud_sockets"]
     port, stop = free_port(), asyncio.Event()
 
@@ -316,3 +316,34 @@ async def test_junk_behind_a_close_frame_harms_nobody() -> None:
                 first = 0
                 while first != 0x89:
                     first, _ = await silent.frame()
+
+
+async def test_a_client_whose_messages_wait_for_a_handler_is_not_taken_for_silent() -> None:
+    """While it is held back its pongs are not read either."""
+    async with serving(Pings(interval=0.3, timeout=0.25)) as (_, port):
+        await is_up(port)
+        async with Client(f"ws://127.0.0.1:{port}/ws", ping_interval=None) as ann:
+            await ann.send({"type": "callSlow", "payload": 1.5})
+            for number in range(200):
+                await ann.send({"type": "getInfo", "ackId": number})
+            assert [message["type"] for message in await ann.collect(2)] == ["began", "ended"]
+            assert [message["ackId"] for message in await ann.collect(200)] == list(range(200))
+
+
+async def test_nothing_is_written_behind_a_close_frame() -> None:
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        async with await RawSocket.open(port) as rude:
+            await rude.frame()
+            rude.send('{"type":"subscribe","channel":"news","subId":"1"}')
+            await rude.frame()
+            rude.writer.write(b"\x81\x82" + bytes(4) + b"\xff\xff")  # no UTF-8
+            while hub.connections:
+                await hub.emit("news", None, "announce")
+                await asyncio.sleep(0)
+            frames = []
+            with suppress(asyncio.IncompleteReadError):
+                while True:
+                    frames.append(await rude.frame())
+            assert frames[-1] == (0x88, struct.pack("!H", 1007) + frames[-1][1][2:])
+            assert [first for first, _ in frames].count(0x88) == 1

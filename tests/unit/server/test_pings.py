@@ -1,6 +1,7 @@
 """Who is asked, who is given up."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -83,3 +84,14 @@ async def test_who_is_no_longer_watched_is_not_asked_nor_kept(pings: Pings) -> N
     pings.unwatch(gone)
     await until(lambda: other.pings == 2)
     assert (gone.pings, gone.given_up) == (0, 0)
+
+
+async def test_answers_that_came_while_the_process_stood_still_are_waited_for(pings: Pings) -> None:
+    socket = Socket(answers=True)
+    pings.watch(socket)
+    await until(lambda: socket.pings == 1)
+    socket.answers = False
+    time.sleep(0.2)  # noqa: ASYNC251  # longer than an answer may take: it is there, and not read yet
+    asyncio.get_running_loop().call_later(0.002, setattr, socket, "answers", True)
+    await until(lambda: socket.pings == 2)
+    assert socket.given_up == 0
