@@ -7,7 +7,7 @@ the end with its traces; then one number for all streams, `forgotten_through`, i
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -171,28 +171,21 @@ class History(Generic[T]):
             self._evict(log, "age")
 
     def position(self, streams: Iterable[Stream], time: int) -> Position:
-        """Where these streams are together now.
+        """Where these streams are together now. `time`: the highest that was heard, for a reply or a welcome."""
+        return Position.at(self._epoch, time, self._last_of(streams))
 
-        `time` is the highest that was heard (for the reply to a subscribe, and for a welcome), or that of the message
-        that was just added and goes out with the position of more than its own stream.
+    def widened(self, own: Position, streams: Iterable[Stream], skew: int) -> Position:
+        """The position that a message bears to a client of more streams than its own, just after `add` answered `own`.
+
+        It is `own` itself where that will do, so that a broadcast need not be written anew for everyone who has an
+        inbox: a key that `own` does not name needs no mention once its last message is older by
+        twice the skew (see app.core.recovery).
         """
-        newest: dict[int, Seen] = {}
-        for stream in streams:
-            for key, seen in self._last_of(stream).items():
-                if key not in newest or newest[key].arrival < seen.arrival:
-                    newest[key] = seen
-        return Position.at(self._epoch, time, (seen.last for seen in newest.values()))
-
-    def newest(self, streams: Iterable[Stream]) -> int:
-        """The highest time of an ordered message of these streams, as far as they are remembered; else NOTHING.
-
-        What is older than the skew need not stand in a position (see app.core.recovery), so where the inboxes of a
-        connection have nothing newer, a broadcast can go out to it with the position that it has for all.
-        """
-        return max(
-            (seen.last.time for stream in streams for seen in self._last_of(stream).values()),
-            default=NOTHING,
-        )
+        last = self._last_of(streams)
+        named = {each.key for each in own.last}
+        if all(each in own.last or (each.key not in named and each.time <= own.time - 2 * skew) for each in last):
+            return own
+        return Position.at(self._epoch, own.time, last)
 
     def logs(self, streams: Iterable[Stream]) -> Sequence[Log[T]]:
         """The logs of these streams, to be read; none at all when nothing is kept."""
@@ -208,9 +201,15 @@ class History(Generic[T]):
         """How many streams are known, tombstones too."""
         return len(self._logs)
 
-    def _last_of(self, stream: Stream) -> dict[int, Seen]:
-        log = self._logs.get(stream)
-        return {} if log is None else log.last
+    def _last_of(self, streams: Iterable[Stream]) -> Collection[Last]:
+        """The last message of each key over these streams."""
+        newest: dict[int, Seen] = {}
+        for stream in streams:
+            log = self._logs.get(stream)
+            for key, seen in log.last.items() if log is not None else ():
+                if key not in newest or newest[key].arrival < seen.arrival:
+                    newest[key] = seen
+        return [seen.last for seen in newest.values()]
 
     def _evict(self, log: Log[T], reason: str) -> None:
         entry = log.evict()

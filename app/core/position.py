@@ -84,6 +84,10 @@ class Position:
             kept = sorted(sorted(kept, key=lambda each: (each.time, each.key))[-MAX_KEYS:])
         return cls(epoch, time, tuple(kept))
 
+    def not_before(self, time: int) -> "Position":
+        """The same position, with this time if its own is lower."""
+        return self if self.time >= time else Position(self.epoch, time, self.last)
+
     def encode(self) -> str:
         """The position as text. Equal positions are equal texts."""
         return f"1.{self.epoch}.{self.time:x}" + "".join(

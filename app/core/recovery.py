@@ -26,9 +26,11 @@ All streams that a position spans are merged: the client has had one frontier of
 
 A client may be cut off in mid-replay, or leave an instance that is behind. So what it is sent must not bear the
 position of the instance where that falls short of the client's: replayed messages bear the client's own frontier as it
-moves (`Replay`), later ones and the reply that of the instance with what `Behind` adds. With one ordering key both are
-the message's own position, so its frame can be shared. In the embedded mode the skew is 0 and time is a sequence, so
-that `since` is T: the same argument, with no overlap.
+moves, and a time that does not go back (`Replay`); later ones and the reply that of the instance with what `Behind`
+adds. A key may go unnamed once its last message is twice the skew older than the position: all that arrives anywhere
+after that bears a time less than the skew below it, so no `since` will reach back so far. With one ordering key each
+message bears its own position, so its frame can be shared. In the embedded mode the skew is 0 and time is a sequence,
+so that `since` is T: the same argument, with no overlap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -106,10 +108,10 @@ class Behind:
             here = own.get(key)
             if here is not None and here.time > had.time:  # it went by, for others
                 del self._last[key]
-            elif here is None and key in self._missed and had.time + 2 * self._skew <= borne.time:
-                del self._last[key]  # all that still arrives is more than the skew newer, so it needs no mention
-            elif here is not None or had.time > borne.time - self._skew:
+            elif here is not None or had.time + 2 * self._skew > borne.time:
                 own[key] = had
+            elif key in self._missed:
+                del self._last[key]  # so old that it needs no mention, now or later
         last = own.values()
         return borne if set(last) == set(borne.last) else Position.at(borne.epoch, borne.time, last)
 
@@ -125,7 +127,9 @@ class Recovered(Generic[T]):
 
     def acknowledged(self, fresh: Position) -> Position:
         """The position of the reply, where `fresh` is what a new subscriber would get: one that loses nothing."""
-        return self.position if self.replay else self.behind.position(fresh)
+        if self.replay:
+            return self.position
+        return self.behind.position(fresh.not_before(self.position.time))
 
 
 def heard_through(heard: int, covers_from: int | None, skew: int) -> int:
@@ -225,7 +229,7 @@ def _replay(entries: Iterable[Entry[T]], position: Position, frontiers: dict[int
             continue
         if last is not None:
             frontier[last.key] = last
-        borne = entry.position
+        borne = entry.position.not_before(position.time)
         if not set(borne.last).issuperset(frontier.values()):
             here = {each.key: each for each in borne.last}
             borne = Position.at(borne.epoch, borne.time, {**here, **frontier}.values())

@@ -56,7 +56,22 @@ def test_several_streams_have_one_position() -> None:
     together = log.position([inbox, EVERYONE, Stream.inbox("bob")], 9)
     assert (together.time, {last.id for last in together.last}) == (9, {"m2", "m3"})
     assert log.position([], 9) == Position("", 9)
-    assert (log.newest([inbox]), log.newest([EVERYONE, inbox]), log.newest([SPORT])) == (3, 3, NOTHING)
+
+
+def test_a_broadcast_bears_more_than_its_own_only_where_an_inbox_calls_for_it() -> None:
+    log = history()
+    inbox = Stream.inbox("ann")
+    streams = [inbox, EVERYONE]
+    add(log, inbox, 1)
+    broadcast = add(log, EVERYONE, 21, "all")
+    assert log.widened(broadcast, streams, 10) is broadcast
+    assert log.widened(broadcast, streams, 11) == log.position(streams, 21) != broadcast
+    add(log, inbox, 22, "all")
+    broadcast = add(log, EVERYONE, 23, "all")
+    assert log.widened(broadcast, streams, 10) is broadcast, "the key is named, and its last is this"
+    add(log, inbox, 24, "all")
+    broadcast = add(log, EVERYONE, 99, "other")
+    assert log.widened(broadcast, streams, 10) != broadcast, "an older place of the same key would bring repeats"
 
 
 def test_a_channel_and_an_inbox_of_one_name_are_two_streams() -> None:

@@ -100,13 +100,9 @@ class Instance:
         if not self.known.note(message.mark.id, now):
             return None
         self.heard = max(self.heard, message.mark.time)
-        position = own = self.history.add(message.stream, message.mark, message, 100, now)
-        if self.client is None or message.stream not in self.streams:
-            return own
-        inboxes = [stream for stream in self.streams if stream != message.stream]
-        if message.stream != EVERYONE or self.history.newest(inboxes) > message.mark.time - SKEW:
-            position = self.history.position(self.streams, message.mark.time)
-        if self.behind.passes(message.mark):
+        own = self.history.add(message.stream, message.mark, message, 100, now)
+        if self.client is not None and message.stream in self.streams and self.behind.passes(message.mark):
+            position = self.history.widened(own, self.streams, SKEW)
             self.client.receive(message, self.behind.position(position))
         return own
 
