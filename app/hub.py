@@ -162,6 +162,10 @@ class Hub:
         waiting = self._fanout.unready_reasons()
         return [*reasons, *(waiting or ([] if self._started else ["the fan-out is starting"]))]
 
+    def notes(self) -> list[str]:
+        """What its operator should know although it is ready, in plain words."""
+        return self._fanout.notes()
+
     async def drain(self) -> None:
         """Send all clients elsewhere: tell each, then close it (1012). Returns when they are gone, in a few seconds."""
         self.draining = True
@@ -454,7 +458,7 @@ class Hub:
                 self.metrics.duplicates.labels("id").inc()
                 return
             self.metrics.arrived.inc()
-            if receivers:
+            if receivers and delivery.live:
                 # An announce does not come back to the socket that sent it; the seed's other types do.
                 left_out = sender if arrival.address.type == messages.ANNOUNCE else None
                 self._send_arrival(receivers, arrival, left_out)

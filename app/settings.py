@@ -12,6 +12,8 @@ from app.protocol.messages import NAME_RULE, is_name
 
 PREFIX = "CLOUD_SOCKETS_"
 MEGABYTE = 1024 * 1024
+LEAST_GRACE = 900
+"""Seconds: Cloud Run keeps an idle instance for 15 minutes, and gives it no CPU where it is billed by request."""
 
 Problem = tuple[str, str]
 """A field's name, and what is allowed in it."""
@@ -50,6 +52,11 @@ def variable(default: Any, text: str, allowed: str, **limits: Any) -> Any:
 def number(default: int, text: str, unit: str, *, least: int = 1, most: int = 2**31 - 1) -> Any:
     """A variable that is a whole number."""
     return variable(default, text, f"a whole number of {unit} from {least} to {most}", ge=least, le=most)
+
+
+def optional_number(text: str, unit: str, *, least: int = 1, most: int = 2**31 - 1) -> Any:
+    """The same, unset by default."""
+    return variable(None, text, f"a whole number of {unit} from {least} to {most}", ge=least, le=most)
 
 
 class Settings(BaseModel):
@@ -127,6 +134,34 @@ class Settings(BaseModel):
     max_buffered_total: int = number(
         128 * MEGABYTE, "The same for all connections; above: the slowest go first", "bytes"
     )
+    history_size: int = number(
+        1_000, "Messages of each channel that are kept for clients that come back; 0: none", "messages", least=0
+    )
+    history_ttl: int = number(300, "How long they are kept; 0: not at all", "seconds", least=0, most=31 * 24 * 3600)
+    history_bytes: int = number(
+        64 * MEGABYTE,
+        "What they may take in all; the channels not used for longest go first; 0: none",
+        "bytes",
+        least=0,
+    )
+    delivery_skew: int = number(
+        5, "How late Pub/Sub may deliver a message after a newer one", "seconds", least=0, most=600
+    )
+    max_age: int | None = optional_number(
+        "Older messages are kept for recovery, and no longer sent as news; unset: all are sent", "seconds"
+    )
+    request_timeout: int = number(
+        3_600, "The request timeout that Cloud Run was given; sockets move on before it", "seconds", most=3_600
+    )
+    rollover: int | None = optional_number(
+        "Within this the sockets of an older revision move on to a newer one; unset: they stay", "seconds"
+    )
+    orphan_grace: int = number(
+        1_800,
+        "After this silence an instance is taken for dead and its subscription deleted; 0: never",
+        "seconds",
+        least=0,
+    )
     pubsub_endpoint: Text = variable(
         None,
         "A regional Pub/Sub endpoint; unset: the global one",
@@ -189,6 +224,11 @@ class Settings(BaseModel):
             yield "api_keys", _allowed("api_keys")
         if any(":" in prop or not is_name(prop) for prop in self.include_user_props):
             yield "include_user_props", _allowed("include_user_props")
+        if 0 < self.orphan_grace < LEAST_GRACE and self.pubsub_emulator_host is None:
+            yield (
+                "orphan_grace",
+                f"0, or at least {LEAST_GRACE}: Cloud Run may keep an idle instance without CPU for long",
+            )
         yield from self._type_problems()
 
     def _type_problems(self) -> Iterator[Problem]:
@@ -215,6 +255,11 @@ class Settings(BaseModel):
     def auth_mode(self) -> Literal["anonymous", "session"]:
         """Who may connect, with the default that holds here."""
         return self.auth or ("session" if self.setup_http_user else "anonymous")
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether messages are kept for clients that come back."""
+        return 0 not in (self.history_size, self.history_ttl, self.history_bytes)
 
     @property
     def shared_types(self) -> frozenset[str]:

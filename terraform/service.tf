@@ -7,7 +7,12 @@ locals {
     CLOUD_SOCKETS_AUTH                       = var.auth
     CLOUD_SOCKETS_BROADCAST_MESSAGE_TYPES    = try(join(",", var.settings.broadcast_message_types), null)
     CLOUD_SOCKETS_CUSTOM_MSG_HANDLERS        = var.settings.custom_msg_handlers
+    CLOUD_SOCKETS_DELIVERY_SKEW              = var.settings.delivery_skew
+    CLOUD_SOCKETS_HISTORY_BYTES              = var.settings.history_bytes
+    CLOUD_SOCKETS_HISTORY_SIZE               = var.settings.history_size
+    CLOUD_SOCKETS_HISTORY_TTL                = var.settings.history_ttl
     CLOUD_SOCKETS_INCLUDE_USER_PROPS         = try(join(",", var.settings.include_user_props), null)
+    CLOUD_SOCKETS_MAX_AGE                    = var.settings.max_age
     CLOUD_SOCKETS_MAX_BUFFERED               = var.settings.max_buffered
     CLOUD_SOCKETS_MAX_BUFFERED_TOTAL         = var.settings.max_buffered_total
     CLOUD_SOCKETS_MAX_CONNECTIONS            = var.service.concurrency - var.service.http_room
@@ -15,6 +20,7 @@ locals {
     CLOUD_SOCKETS_MAX_SUBSCRIPTIONS          = var.settings.max_subscriptions
     CLOUD_SOCKETS_MSG_RESEND_DELAY           = var.settings.msg_resend_delay
     CLOUD_SOCKETS_MSG_RESEND_TIMEOUT         = var.settings.msg_resend_timeout
+    CLOUD_SOCKETS_ORPHAN_GRACE               = var.settings.orphan_grace
     CLOUD_SOCKETS_PATH                       = var.settings.path
     CLOUD_SOCKETS_PER_MESSAGE_DEFLATE        = var.settings.per_message_deflate
     CLOUD_SOCKETS_PUBLISH_BACKLOG            = var.settings.publish_backlog
@@ -23,6 +29,8 @@ locals {
     CLOUD_SOCKETS_PUBSUB_PROVIDER            = var.settings.pubsub_provider
     CLOUD_SOCKETS_PUBSUB_SUBSCRIPTION_NAME   = var.name
     CLOUD_SOCKETS_PUBSUB_TOPIC_NAME          = google_pubsub_topic.messages.id
+    CLOUD_SOCKETS_REQUEST_TIMEOUT            = var.service.timeout_seconds # one value for both
+    CLOUD_SOCKETS_ROLLOVER                   = var.settings.rollover
     CLOUD_SOCKETS_SESSION_PARSER             = var.settings.session_parser
     CLOUD_SOCKETS_SESSION_USER_PROPERTY_NAME = var.settings.session_user_property_name
     CLOUD_SOCKETS_SETUP_HTTP_USER            = var.settings.setup_http_user

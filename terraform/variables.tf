@@ -139,19 +139,26 @@ variable "settings" {
     allowed_origins            = optional(list(string))
     broadcast_message_types    = optional(list(string))
     custom_msg_handlers        = optional(string)
+    delivery_skew              = optional(number)
+    history_bytes              = optional(number)
+    history_size               = optional(number)
+    history_ttl                = optional(number)
     include_user_props         = optional(list(string))
     log_level                  = optional(string)
+    max_age                    = optional(number)
     max_buffered               = optional(number)
     max_buffered_total         = optional(number)
     max_payload                = optional(number)
     max_subscriptions          = optional(number)
     msg_resend_delay           = optional(number)
     msg_resend_timeout         = optional(number)
+    orphan_grace               = optional(number)
     path                       = optional(string)
     per_message_deflate        = optional(bool)
     publish_backlog            = optional(number)
     pubsub_message_types       = optional(list(string))
     pubsub_provider            = optional(string)
+    rollover                   = optional(number)
     session_parser             = optional(string)
     session_user_property_name = optional(string)
     setup_http_user            = optional(bool)
@@ -174,10 +181,20 @@ variable "settings" {
     condition = alltrue([
       for value in [
         var.settings.max_buffered, var.settings.max_buffered_total, var.settings.max_payload, var.settings.max_subscriptions,
-        var.settings.msg_resend_delay, var.settings.msg_resend_timeout, var.settings.publish_backlog,
+        var.settings.msg_resend_delay, var.settings.msg_resend_timeout, var.settings.publish_backlog, var.settings.max_age,
+        var.settings.rollover,
       ] : value == null ? true : value >= 1 && floor(value) == value
     ])
     error_message = "The numbers in settings must be whole and at least 1."
+  }
+  validation {
+    condition = alltrue([
+      for value in [
+        var.settings.delivery_skew, var.settings.history_bytes, var.settings.history_size, var.settings.history_ttl,
+        var.settings.orphan_grace,
+      ] : value == null ? true : value >= 0 && floor(value) == value
+    ])
+    error_message = "The numbers in settings must be whole; those of the history, delivery_skew and orphan_grace may be 0."
   }
 }
 
@@ -237,6 +254,10 @@ variable "topic" {
   validation {
     condition     = var.topic.retention_seconds >= 600 && var.topic.retention_seconds <= 2678400
     error_message = "topic.retention_seconds must be from 600 (10 minutes) to 2678400 (31 days)."
+  }
+  validation {
+    condition     = var.topic.retention_seconds >= coalesce(var.settings.history_ttl, 300) + coalesce(var.settings.delivery_skew, 5) + 60
+    error_message = "topic.retention_seconds must be longer than settings.history_ttl (300 by default) and settings.delivery_skew (5) by a minute: an instance that starts looks back so far."
   }
 }
 

@@ -6,6 +6,7 @@ subclass `Fanout` (see the README for an example of thirty lines) and name its f
 """
 
 from abc import ABC, abstractmethod
+from asyncio import Event
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -29,6 +30,10 @@ class Delivery(NamedTuple):
     attributes: Mapping[str, str]
     id: str | None = None
     publish_time_ns: int | None = None
+    ordering_key: str | None = None
+    """The carrier keeps the order of what has the same key; None: it was published without order."""
+    live: bool = True
+    """False: older than this instance. It is kept for clients that come back, and sent to nobody now."""
 
     @property
     def key(self) -> str | None:
@@ -37,6 +42,13 @@ class Delivery(NamedTuple):
 
 
 Deliver = Callable[[Delivery], None]
+
+
+class Peer(NamedTuple):
+    """Another instance behind the same fan-out: its revision, where it told, and when it spoke last (Unix time)."""
+
+    revision: str | None
+    spoke_ns: int
 
 
 class FanoutStartError(Exception):
@@ -69,6 +81,33 @@ class Fanout(ABC):
     def unready_reasons(self) -> list[str]:
         """Why nothing may be arriving right now, in plain words; empty while all is well."""
         return []
+
+    def notes(self) -> list[str]:
+        """What its operator should know although all is well, in plain words."""
+        return []
+
+    @property
+    def covers_from_ns(self) -> int | None:
+        """The publish time (Unix) since which this instance has heard everything, as far as it knows.
+
+        None: nothing can be proven, as before it has started. What was published later and has not arrived yet is no
+        gap: it still comes, as a live delivery. It moves forward where something was lost, never back.
+        """
+        return None
+
+    @property
+    def deaf(self) -> bool:
+        """Whether it has heard nothing for so long, another try included, that clients are better off elsewhere."""
+        return False
+
+    async def until_deaf(self) -> None:
+        """Return once, and as long as, it is `deaf`; cancel it to wait no more."""
+        await Event().wait()
+
+    @property
+    def peers(self) -> Mapping[str, Peer]:
+        """The other instances that were heard lately, by instance id, as far as the carrier knows any."""
+        return {}
 
     @property
     def reaches_others(self) -> bool:

@@ -55,6 +55,21 @@ def test_the_attributes_of_settings_have_the_settings_types() -> None:
         assert kind == expected, attribute
 
 
+def test_the_topic_retains_what_an_instance_looks_back_for_and_both_know_the_request_timeout() -> None:
+    history, skew = (Settings.model_fields[field].default for field in ("history_ttl", "delivery_skew"))
+    topic = terraform.blocks("variable")["topic"]
+    (retention,) = re.findall(r"retention_seconds = optional\(number, (\d+)\)", topic["type"])
+    assert int(retention) >= history + skew + 60
+    assert f"history_ttl, {history}) + coalesce(var.settings.delivery_skew, {skew})" in str(topic["validation"])
+    service = terraform.resource("google_cloud_run_v2_service", "this")
+    assert service["template"][0]["timeout"] == "${var.service.timeout_seconds}s"
+    assert "var.service.timeout_seconds" in terraform.local("environment")["CLOUD_SOCKETS_REQUEST_TIMEOUT"]
+    (timeout,) = re.findall(
+        r"timeout_seconds = optional\(number, (\d+)\)", terraform.blocks("variable")["service"]["type"]
+    )
+    assert int(timeout) == Settings.model_fields["request_timeout"].default
+
+
 def granted() -> dict[str, set[str]]:
     return {
         "the project": set(terraform.local("project_permissions")),

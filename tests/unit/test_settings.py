@@ -77,6 +77,13 @@ def test_an_empty_variable_is_as_good_as_unset() -> None:
         ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "https://example.com/path"),
         ("CLOUD_SOCKETS_MAX_CONNECTIONS", "0"),
         ("CLOUD_SOCKETS_PUBSUB_ENDPOINT", "https://pubsub"),
+        ("CLOUD_SOCKETS_HISTORY_SIZE", "-1"),
+        ("CLOUD_SOCKETS_HISTORY_TTL", "for ever"),
+        ("CLOUD_SOCKETS_DELIVERY_SKEW", "601"),
+        ("CLOUD_SOCKETS_MAX_AGE", "0"),
+        ("CLOUD_SOCKETS_ROLLOVER", "off"),
+        ("CLOUD_SOCKETS_REQUEST_TIMEOUT", "3601"),
+        ("CLOUD_SOCKETS_ORPHAN_GRACE", "60"),
     ],
 )
 def test_a_bad_value_is_named_shown_and_told_what_is_allowed(name: str, value: str) -> None:
@@ -129,6 +136,19 @@ def test_a_path_that_cloud_run_keeps_is_refused_there() -> None:
     assert read(CLOUD_SOCKETS_PATH="/jazz").path == "/jazz"
     told = lines(CLOUD_SOCKETS_PATH="/jazz", K_SERVICE="hub", CLOUD_SOCKETS_AUTH="anonymous")
     assert set(told) == {"CLOUD_SOCKETS_PATH"}
+
+
+@pytest.mark.parametrize("name", ["HISTORY_SIZE", "HISTORY_TTL", "HISTORY_BYTES"])
+def test_a_zero_turns_the_history_off(name: str) -> None:
+    assert read().keeps_history
+    assert not read(**{f"CLOUD_SOCKETS_{name}": "0"}).keeps_history
+
+
+def test_a_silence_shorter_than_cloud_runs_throttling_is_no_death_but_in_an_emulator() -> None:
+    short = {"CLOUD_SOCKETS_ORPHAN_GRACE": "5"}
+    assert set(lines(**short)) == {"CLOUD_SOCKETS_ORPHAN_GRACE"}
+    assert read(**short, PUBSUB_EMULATOR_HOST="localhost:8085").orphan_grace == 5
+    assert read(CLOUD_SOCKETS_ORPHAN_GRACE="0").orphan_grace == 0
 
 
 def test_a_slip_of_the_pen_is_pointed_out() -> None:
