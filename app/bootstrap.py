@@ -187,6 +187,10 @@ def _make_pubsub(settings: Settings, topic: str, instance_id: str, metrics: Metr
         },
         now_ns=clock.unix_ns,
         chance=clock.chance,
+        history_ttl=settings.history_ttl if settings.keeps_history else 0,
+        skew=settings.delivery_skew,
+        revision=settings.k_revision,
+        orphan_grace=settings.orphan_grace,
     )
 
 

@@ -72,6 +72,12 @@ class Metrics:
         )
 
         self.pubsub_hearing = gauge("pubsub_hearing", "1 while this instance hears its own messages on the topic")
+        self.pubsub_lag = gauge(
+            "pubsub_lag_seconds", "How long the latest message of this instance took from its publishing to its hearing"
+        )
+        self.pubsub_orphans_deleted = counter(
+            "pubsub_orphans_deleted", "Subscriptions of dead instances that this instance deleted"
+        )
         self.pubsub_received = counter("pubsub_messages_received", "Messages that Pub/Sub delivered, loopbacks too")
         self.publish_requests = counter(
             "pubsub_publish_requests", "Publish requests to Pub/Sub, by result: stored, retried, failed", "result"

@@ -10,15 +10,17 @@ resource "google_service_account" "runtime" {
 
 locals {
   # On the project: a subscription does not exist before its instance makes it, so nothing narrower can carry these.
-  # What keeps an instance to its own subscriptions is that it only ever names those.
+  # What keeps an instance to the service's subscriptions is that it only ever names those with its prefix and labels.
   project_permissions = [
     "pubsub.subscriptions.consume", # pulls from its own subscription, and seeks it back after an outage
     "pubsub.subscriptions.create",  # each instance makes a subscription of its own when it starts
-    "pubsub.subscriptions.delete",  # and deletes it when it ends
+    "pubsub.subscriptions.delete",  # and deletes it when it ends, and those of instances that died
+    "pubsub.subscriptions.get",     # reads the labels before it takes one for a dead instance's
   ]
   # On this topic alone.
   topic_permissions = [
     "pubsub.topics.attachSubscription", # the other half of making a subscription
+    "pubsub.topics.get",                # lists the topic's subscriptions, to find those of instances that died
     "pubsub.topics.publish",            # what clients say, and the loopback by which an instance knows that it hears
   ]
 }
@@ -26,7 +28,7 @@ locals {
 resource "google_project_iam_custom_role" "instance" {
   role_id     = "${local.role_prefix}Instance"
   title       = "${var.name}: an instance's own subscription"
-  description = "Make, consume and delete the subscription of an instance"
+  description = "Make, consume, look at and delete the subscriptions of instances"
   permissions = local.project_permissions
 
   depends_on = [google_project_service.this]
@@ -35,7 +37,7 @@ resource "google_project_iam_custom_role" "instance" {
 resource "google_project_iam_custom_role" "topic" {
   role_id     = "${local.role_prefix}Topic"
   title       = "${var.name}: its topic"
-  description = "Publish to the topic and attach subscriptions to it"
+  description = "Publish to the topic, attach subscriptions to it and list them"
   permissions = local.topic_permissions
 
   depends_on = [google_project_service.this]

@@ -28,6 +28,7 @@ class Delivery(NamedTuple):
 
     data: bytes
     attributes: Mapping[str, str]
+    """Read them while it is delivered; to keep them, copy them: they may hang on all that came together with it."""
     id: str | None = None
     publish_time_ns: int | None = None
     ordering_key: str | None = None

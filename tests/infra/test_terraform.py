@@ -94,7 +94,10 @@ def test_every_call_to_pubsub_is_listed_with_its_permissions() -> None:
     only_to_the_emulator = {"create_topic", "get_topic"}
     assert calls - only_to_the_emulator == set(PERMISSIONS)
     methods = set(re.findall(r"self\._(?:publisher|subscriber)\.(\w+)", source))
-    assert methods == {"create_topic", "get_topic", "create_subscription", "delete_subscription", "seek", "publish"}
+    assert methods == {
+        "create_topic", "get_topic", "list_topic_subscriptions", "create_subscription", "get_subscription",
+        "delete_subscription", "seek", "publish",
+    }  # fmt: skip
 
 
 def test_every_permission_has_its_reason() -> None:

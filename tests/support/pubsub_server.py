@@ -62,6 +62,10 @@ class Faults:
     deliver_twice: bool = False
     deaf: set[str] = field(default_factory=set)
     """Subscriptions whose streams stay open and carry nothing, as the emulator's do after a stream was cancelled."""
+    all_deaf: bool = False
+    """The same for every subscription, those that are made later too."""
+    deaf_keys: set[tuple[str, str]] = field(default_factory=set)
+    """(subscription, ordering key): these messages alone are swallowed."""
     shuffle: random.Random | None = None
     """Messages without an ordering key, out of order."""
 
@@ -91,6 +95,8 @@ class PubSubServer:
 
     def __init__(self) -> None:
         self.faults = Faults()
+        self.emulates = False
+        """Whether it does as the emulator does: a new subscription gets all that the topic retains, none can seek."""
         self.address = ""
         self.topics: dict[str, Any] = {}
         self.subscriptions: dict[str, Subscription] = {}
@@ -98,6 +104,7 @@ class PubSubServer:
         self.requests: list[tuple[str, Any]] = []
         self.streams_opened = 0
         self._ids = itertools.count(1)
+        self._made_ns: dict[str, int] = {}
         self._server: grpc.aio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -121,6 +128,7 @@ class PubSubServer:
         topic = _pb("Topic")(name=name)
         topic.message_retention_duration.FromSeconds(retention)
         self.topics[name] = topic
+        self._made_ns[name] = time.time_ns()
 
     def delete_topic(self, name: str) -> None:
         """As the real service does it: its subscriptions stay, and hear nothing any more."""
@@ -147,6 +155,13 @@ class PubSubServer:
         for subscription in self.subscriptions.values():
             subscription.add(message)
 
+    def let_pass(self, seconds: float) -> None:
+        """Have all that was published, and made, be so much older."""
+        step = int(seconds * 1e9)
+        for message in self.published:
+            message.publish_time.FromNanoseconds(message.publish_time.ToNanoseconds() - step)
+        self._made_ns = {name: made - step for name, made in self._made_ns.items()}
+
     def calls(self, method: str) -> list[Any]:
         """All requests of a method."""
         return [request for name, request in self.requests if name == method]
@@ -157,6 +172,7 @@ class PubSubServer:
         if request.name in self.topics:
             raise Refusal(grpc.StatusCode.ALREADY_EXISTS, "Resource already exists in the project.")
         self.topics[request.name] = request
+        self._made_ns[request.name] = time.time_ns()
         return request
 
     def _get_topic(self, request: Any) -> Any:
@@ -203,6 +219,8 @@ class PubSubServer:
             raise _invalid("The retention must be between 10 minutes and 31 days.")
         request.topic_message_retention_duration.CopyFrom(self.topics[request.topic].message_retention_duration)
         self.subscriptions[request.name] = Subscription(request)
+        if self.emulates:
+            self._replay(self.subscriptions[request.name], 0)
         return request
 
     def _delete_subscription(self, request: Any) -> Any:
@@ -210,9 +228,24 @@ class PubSubServer:
         self.delete_subscription(request.subscription)
         return empty_pb2.Empty()
 
+    def _get_subscription(self, request: Any) -> Any:
+        return self._find(request.subscription).request
+
+    def _list_topic_subscriptions(self, request: Any) -> Any:
+        """Two a page, so that pages are asked for."""
+        names = [name for name, one in self.subscriptions.items() if one.request.topic == request.topic]
+        start = int(request.page_token or 0)
+        more = str(start + 2) if start + 2 < len(names) else ""
+        return _pb("ListTopicSubscriptionsResponse")(subscriptions=names[start : start + 2], next_page_token=more)
+
     def _seek(self, request: Any) -> Any:
-        subscription = self._find(request.subscription)
-        time_ns = request.time.ToNanoseconds()
+        if self.emulates:
+            raise Refusal(grpc.StatusCode.UNIMPLEMENTED, "not with ordering")
+        self._replay(self._find(request.subscription), request.time.ToNanoseconds())
+        return _pb("SeekResponse")()
+
+    def _replay(self, subscription: Subscription, time_ns: int) -> None:
+        """Have a subscription begin at this time, as far as its topic retains messages."""
         topic = self.topics.get(subscription.request.topic)
         retained_ns = 0 if topic is None else topic.message_retention_duration.ToNanoseconds()
         oldest_ns = time.time_ns() - retained_ns
@@ -220,9 +253,9 @@ class PubSubServer:
         subscription.unacked.clear()
         for message in self.published:
             published_ns = message.publish_time.ToNanoseconds()
-            if published_ns >= max(time_ns, oldest_ns):
+            # A topic that was made anew holds nothing of its predecessor.
+            if published_ns >= max(time_ns, oldest_ns, self._made_ns.get(subscription.request.topic, 0)):
                 subscription.add(message)
-        return _pb("SeekResponse")()
 
     def _acknowledge(self, request: Any) -> Any:
         subscription = self._find(request.subscription)
@@ -260,7 +293,8 @@ class PubSubServer:
         acks = asyncio.create_task(take_acks())
         try:
             while not end.done():
-                if not subscription.backlog or first.subscription in self.faults.deaf:
+                deaf = self.faults.all_deaf or first.subscription in self.faults.deaf
+                if not subscription.backlog or deaf:
                     subscription.wake.clear()
                     waking: asyncio.Future[Any] = asyncio.create_task(subscription.wake.wait())
                     await asyncio.wait({waking, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -269,10 +303,13 @@ class PubSubServer:
                 response = _pb("StreamingPullResponse")()
                 while subscription.backlog and len(response.received_messages) < 100:
                     message = subscription.backlog.popleft()
+                    if (first.subscription, message.ordering_key) in self.faults.deaf_keys:
+                        continue
                     ack_id = f"{message.message_id}-{next(self._ids)}"
                     response.received_messages.add(ack_id=ack_id, message=message)
                     subscription.unacked[ack_id] = message
-                yield response
+                if response.received_messages:
+                    yield response
             if (refusal := end.result()) is not None:
                 await context.abort(refusal.code, str(refusal))
         finally:
@@ -306,6 +343,9 @@ class PubSubServer:
             "CreateTopic": self._unary("CreateTopic", self._create_topic, "Topic"),
             "GetTopic": self._unary("GetTopic", self._get_topic, "GetTopicRequest"),
             "Publish": self._unary("Publish", self._publish, "PublishRequest"),
+            "ListTopicSubscriptions": self._unary(
+                "ListTopicSubscriptions", self._list_topic_subscriptions, "ListTopicSubscriptionsRequest"
+            ),
         }
         return grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", methods)
 
@@ -314,6 +354,7 @@ class PubSubServer:
         methods = {
             "CreateSubscription": self._unary("CreateSubscription", self._create_subscription, "Subscription"),
             "DeleteSubscription": delete,
+            "GetSubscription": self._unary("GetSubscription", self._get_subscription, "GetSubscriptionRequest"),
             "Seek": self._unary("Seek", self._seek, "SeekRequest"),
             "Acknowledge": self._unary("Acknowledge", self._acknowledge, "AcknowledgeRequest"),
             "StreamingPull": grpc.stream_stream_rpc_method_handler(

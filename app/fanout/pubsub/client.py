@@ -5,6 +5,7 @@ Each call names the IAM permission that it needs, so that an error can, and so t
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,13 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOT
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
 from app.fanout.pubsub.names import TopicName
+
+
+class Found(NamedTuple):
+    """What is known of a subscription: its labels, and how many seconds its topic retains messages (0: none)."""
+
+    labels: Mapping[str, str]
+    retention: float
 
 
 class Permission(NamedTuple):
@@ -38,6 +46,8 @@ PERMISSIONS = {
     ],
     "consume": [Permission("pubsub.subscriptions.consume", "the project", "roles/pubsub.subscriber")],
     "delete_subscription": [Permission("pubsub.subscriptions.delete", "the project", "roles/pubsub.editor")],
+    "list_subscriptions": [Permission("pubsub.topics.get", "the topic", "roles/pubsub.viewer")],
+    "get_subscription": [Permission("pubsub.subscriptions.get", "the project", "roles/pubsub.viewer")],
 }
 """Call -> what it needs. terraform/iam.tf grants exactly these."""
 
@@ -110,11 +120,10 @@ class PubSubClient:
         self._publisher = PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=channel))
         self._subscriber = SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
 
-    async def create_topic(self) -> None:
-        """Create the topic; for the emulator only. That it exists already is no error."""
-        request = types.Topic(
-            name=self.topic.path, message_retention_duration=duration_pb2.Duration(seconds=EMULATOR_TOPIC_RETENTION)
-        )
+    async def create_topic(self, retention: float = EMULATOR_TOPIC_RETENTION) -> None:
+        """Create the topic; for the emulator only. That it exists already is no error. `retention` is in seconds."""
+        seconds = max(EMULATOR_TOPIC_RETENTION, math.ceil(retention))
+        request = types.Topic(name=self.topic.path, message_retention_duration=duration_pb2.Duration(seconds=seconds))
         try:
             await self._call("create_topic", self._publisher.create_topic, request, timeout=5)
         except PubSubError as error:
@@ -134,14 +143,12 @@ class PubSubClient:
         )
         try:
             created = await self._call("create_subscription", self._subscriber.create_subscription, request, timeout=10)
-            if self.emulated:  # it leaves out what its topic retains
-                request = types.GetTopicRequest(topic=self.topic.path)
-                topic = await self._call("get_topic", self._publisher.get_topic, request, timeout=5)
-                return float(types.Topic.pb(topic).message_retention_duration.ToSeconds())
+            if self.emulated:
+                return await self._topic_retention()
         except PubSubError as error:
             if error.code is not grpc.StatusCode.ALREADY_EXISTS:  # an earlier try whose answer was lost
                 raise
-            return 0.0
+            return (await self.get_subscription(subscription)).retention
         return float(types.Subscription.pb(created).topic_message_retention_duration.ToSeconds())
 
     async def delete_subscription(self, subscription: str, timeout: float) -> None:
@@ -152,6 +159,34 @@ class PubSubClient:
         except PubSubError as error:
             if error.code is not grpc.StatusCode.NOT_FOUND:
                 raise
+
+    async def get_subscription(self, subscription: str) -> Found:
+        """What is known of a subscription."""
+        request = types.GetSubscriptionRequest(subscription=subscription)
+        found = await self._call("get_subscription", self._subscriber.get_subscription, request, timeout=10)
+        raw = types.Subscription.pb(found)
+        retention = raw.topic_message_retention_duration.ToSeconds()
+        return Found(dict(raw.labels), await self._topic_retention() if self.emulated else float(retention))
+
+    async def _topic_retention(self) -> float:
+        """What the emulator leaves out of its subscriptions; the real service need not be asked."""
+        request = types.GetTopicRequest(topic=self.topic.path)
+        topic = await self._call("get_topic", self._publisher.get_topic, request, timeout=5)
+        return float(types.Topic.pb(topic).message_retention_duration.ToSeconds())
+
+    async def list_subscriptions(self) -> list[str]:
+        """The full names of all subscriptions of the topic, whosever they are."""
+        names: list[str] = []
+        page_token = ""
+        while True:
+            request = types.ListTopicSubscriptionsRequest(topic=self.topic.path, page_size=1000, page_token=page_token)
+            pager = await self._call(
+                "list_subscriptions", self._publisher.list_topic_subscriptions, request, timeout=10
+            )
+            names += pager.subscriptions
+            page_token = pager.next_page_token
+            if not page_token:
+                return names
 
     async def seek(self, subscription: str, time_ns: int) -> None:
         """Have the subscription begin with what was published at this time (Unix time) or later."""

@@ -1,50 +1,103 @@
 """Listening: the instance's own subscription, and a stream on it that is never left unwatched.
 
-A stream counts as hearing only when it has carried a message that this instance sent itself (a loopback). Without that
-an instance can be deaf in silence: its subscription may hang on a topic that was deleted, or a stream that nobody reads
-may swallow its messages.
+A stream counts as hearing only when it has carried messages that this instance sent itself (canaries), one for each
+ordering key: behind it nothing older of that key can come. Without that an instance can be deaf in silence: its
+subscription may hang on a topic that was deleted, or a stream that nobody reads may swallow its messages.
 """
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from app.backoff import Backoff
 from app.fanout import Deliver, Delivery, FanoutStartError
-from app.fanout.pubsub.client import PERMISSIONS, PubSubClient, PubSubError, PubsubMessage, Stream
-from app.fanout.pubsub.names import all_ordering_keys, instance_subscription_id, ordering_key
+from app.fanout.pubsub.canaries import Canaries
+from app.fanout.pubsub.client import (
+    PERMISSIONS,
+    SUBSCRIPTION_RETENTION,
+    PubSubClient,
+    PubSubError,
+    PubsubMessage,
+    Stream,
+)
+from app.fanout.pubsub.names import all_ordering_keys, instance_subscription_id
+from app.fanout.pubsub.patience import Patience
+from app.fanout.pubsub.peers import Peers
 from app.metrics import Metrics
 from app.protocol.messages import OWN_PREFIX
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = OWN_PREFIX + "loopback"
-LOOPBACK_TIMEOUT = 5.0
-"""Seconds for a loopback that was published to be heard."""
-QUIET = (15.0, 25.0)
-"""Seconds without any message after which a loopback asks whether there is really nothing to hear. Each instance draws
-its own: the first one's loopback is heard by all, so a quiet topic carries few, however many instances there are."""
+HEARTBEAT = OWN_PREFIX + "heartbeat"
+ROLL_CALL = OWN_PREFIX + "roll-call"
+OWN_SIGNALS = {LOOPBACK, HEARTBEAT, ROLL_CALL}
+SECOND = 10**9
+"""Nanoseconds."""
 RETRY_DELAY = (0.1, 10.0)
 """Seconds: the first and the longest wait before another try."""
 NOT_FOUND_TRIES = 5
 """How often NotFound is taken for Pub/Sub's own delay after something was created."""
-SEEK_MARGIN_NS = 5 * 10**9
-"""A message of another ordering key may come this much later than a newer one."""
+CLOCK_MARGIN = 2.0
+"""Seconds by which this machine's clock and Pub/Sub's may differ."""
+LEAST_LOOK_BACK = 5.0
+"""Seconds that a rebuilt subscription looks back beyond what was heard last: other keys may come later."""
+LONGEST_STOP = 0.9 * SUBSCRIPTION_RETENTION
+"""Seconds without reading after which a subscription may have dropped messages."""
+LONG_STOP = 30.0
+"""Seconds without CPU after which this instance may no longer say who else was silent meanwhile."""
 DELETE_TIMEOUT = 1.5
 FINISH_TIMEOUT = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long things may take, in seconds. Together they keep: who does not hear itself for 30 s is not ready."""
+
+    loopback: float = 5.0
+    """For a canary to be heard while its stream carries nothing at all."""
+    proof: float = 18.0
+    """The same while the stream carries other messages."""
+    warm_up: float = 100.0
+    """The same on a new subscription, which hands out its backlog first. Cloud Run's start-up probe waits longer."""
+    overdue: float = 10.0
+    """After this an own message that was stored and not heard is asked after."""
+    quiet: tuple[float, float] = (15.0, 25.0)
+    """Without any message for so long, a canary asks whether there is really nothing to hear. Each instance draws its
+    own: the first one's is heard by all, so a quiet topic carries few, however many instances there are."""
+    heartbeat: tuple[float, float] = (200.0, 300.0)
+    """An instance that has said nothing for so long says that it lives."""
+    deaf: float = 30.0
+    """Without hearing itself for so long, and after a rebuilt stream that does not hear either, it is deaf for good."""
+    tick: float = 1.0
+
+    @classmethod
+    def for_grace(cls, grace: float) -> "Times":
+        """With heartbeats so often that six or more of them are missing when `grace` seconds are over (0: any)."""
+        first, last = cls().heartbeat
+        return cls(heartbeat=(min(first, grace / 9), min(last, grace / 6))) if grace else cls()
+
+
 class _SubscriptionLost(Exception):
-    """The subscription is of no more use."""
+    """The subscription is of no more use. `keys`: those that hear nothing while others do; none: all."""
+
+    def __init__(self, text: str, keys: list[str] | None = None) -> None:
+        super().__init__(text)
+        self.keys = keys or []
 
 
 class Listener:
-    """Hands what the topic carries to `deliver`, from `listen` until that is cancelled."""
+    """Hands what the topic carries to `deliver`, from `listen` until that is cancelled.
+
+    `history_ttl` and `skew` are in seconds: how far a new instance looks back, and how late Pub/Sub may deliver.
+    """
 
     def __init__(
         self,
@@ -56,6 +109,10 @@ class Listener:
         labels: Mapping[str, str],
         now_ns: Callable[[], int],
         chance: random.Random,
+        history_ttl: float = 0,
+        skew: float = LEAST_LOOK_BACK,
+        revision: str | None = None,
+        times: Times | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
@@ -64,41 +121,70 @@ class Listener:
         self._labels = labels
         self._now_ns = now_ns
         self._chance = chance
+        self._history_ttl = history_ttl
+        self._skew = max(skew, LEAST_LOOK_BACK)
+        self._signature = {"origin": instance_id} | ({} if revision is None else {"revision": revision})
+        self._times = times or Times()
+
         self._subscription: str | None = None
         self._generation = 0
-        self._streams = 0
-        self._proven = False  # this subscription has carried a loopback
+        self._proven = False  # this subscription has carried all canaries
         self._ever_heard = False
+        self._failures = 0  # streams in a row that ended without hearing
         self._not_found = 0
-        self._last_publish_ns: int | None = None
-        self._last_read = 0.0
-        self._begin_ns = 0
-        """What was published before is not for this instance."""
         self._made: set[str] = set()
-        self._awaited: set[str] = set()
-        self._heard_all = asyncio.Event()
         self._lost = asyncio.Event()
+        self._tokens = itertools.count(1)
+        self._probe_keys = itertools.cycle(all_ordering_keys())
+        self._heard_all = asyncio.Event()
+        self._roll_called = False
+        self._patience = Patience(self._times.tick)
+
+        # What was heard, in publish times (Unix ns), and when, in the loop's time
+        self._begin_ns = 0  # what was published before is not for this instance
+        self._live_from_ns = now_ns() - int(CLOCK_MARGIN * SECOND)
+        self._oldest_ns: int | None = None  # on this subscription
+        self._last_ns = 0
+        self._last_of_key = dict.fromkeys(all_ordering_keys(), 0)
+        self._resume_ns = 0  # up to here all was heard, when it was last heard well
+        self._looked_back = False
+        self._last_read = 0.0
+        self._last_read_ns = 0
+        self._reads = 0
+        self._last_own = 0.0
+
+        self.canaries = Canaries()
+        self.peers = Peers()
         self.hearing = asyncio.Event()
+        self.deaf = asyncio.Event()
+        """Set while it is better for clients to be elsewhere."""
         self.reason = "the Pub/Sub subscription is not made yet"
         """Why it is not hearing, in plain words."""
+        self.notes: list[str] = []
+        self.covers_from_ns: int | None = None
+        self.own_heard_ns = 0
+        """The publish time of the latest own message that was heard: "now", as Pub/Sub has it."""
+        self.watching_from_ns: int | None = None
+        """Since then nothing was missed of who speaks; None: begins with the next own message."""
 
     async def listen(self, deliver: Deliver) -> None:
         """Listen until cancelled. Raises FanoutStartError while nothing was ever heard and trying again is no use."""
         backoff = Backoff(*RETRY_DELAY, self._chance)
+        self._last_own = asyncio.get_running_loop().time()
         while True:
             try:
                 if self._subscription is None:
                     self._subscription = await self._make_subscription()
                 await self._hear(self._subscription, deliver, backoff)
-                self._deaf("the Pub/Sub stream ended")
+                self._fail("the Pub/Sub stream ended")
             except _SubscriptionLost as lost:
-                self._deaf(str(lost))
+                self._fail(str(lost), lost.keys)
                 await self.delete_subscriptions(DELETE_TIMEOUT)
             except PubSubError as error:
-                self._deaf(explain(error, self._client))
+                self._fail(explain(error, self._client))
                 await self._judge(error)
             except Exception:
-                self._deaf("the Pub/Sub listener failed; see the log")
+                self._fail("the Pub/Sub listener failed; see the log")
                 logger.exception("listening failed")
             await asyncio.sleep(backoff.wait())
 
@@ -106,7 +192,7 @@ class Listener:
         """Publishing met no topic: then this subscription hears nothing either, even when the topic is made anew."""
         if self._client.emulated:
             with contextlib.suppress(PubSubError):
-                await self._client.create_topic()
+                await self._client.create_topic(self._look_back)
         self._lost.set()
 
     async def delete_subscriptions(self, timeout: float) -> None:
@@ -119,6 +205,10 @@ class Listener:
                 self._made.discard(subscription)
             except PubSubError as error:
                 logger.warning("the subscription %s could not be deleted: %s", subscription, error)
+
+    async def call_roll(self) -> None:
+        """Ask all instances to answer with a heartbeat at once. Raises PubSubError."""
+        await self._send_signal(ROLL_CALL, next(self._probe_keys), retry=False)
 
     async def _judge(self, error: PubSubError) -> None:
         """Decide what a failed call means for the subscription and the start."""
@@ -133,55 +223,94 @@ class Listener:
         if not error.transient and not self._ever_heard:
             raise FanoutStartError(explain(error, self._client))
 
+    # The subscription, and from when on it hears
+
+    @property
+    def _look_back(self) -> float:
+        return self._history_ttl + self._skew + CLOCK_MARGIN if self._history_ttl else 0.0
+
     async def _make_subscription(self) -> str:
         name = self._client.topic.subscription(
             instance_subscription_id(self._prefix, self._instance_id, self._generation + 1)
         )
         self._lost.clear()
-        topic_is_new = False
         self._made.add(name)
         try:
             retention = await self._client.create_subscription(name, self._labels)
         except PubSubError as error:
             if not self._client.emulated or error.code is not grpc.StatusCode.NOT_FOUND:
                 raise
-            await self._client.create_topic()
-            topic_is_new = True
+            await self._client.create_topic(self._look_back)
             retention = await self._client.create_subscription(name, self._labels)
-        if self._last_publish_ns is not None:
-            covered = await self._begin_at(name, self._last_publish_ns - SEEK_MARGIN_NS)
-            silence = (self._now_ns() - self._last_publish_ns) / 1e9
-            if topic_is_new or not covered or silence >= retention:
-                self._gap(silence)
-        elif self._client.emulated:
-            await self._begin_at(name, self._now_ns())
+        self._oldest_ns = None
+        self._last_of_key = dict.fromkeys(all_ordering_keys(), 0)
+        self._looked_back = await self._begin(name, retention)
         self._generation += 1
         self._metrics.pubsub_subscriptions_made.inc()
         logger.info("made the subscription %s", name)
         return name
 
-    async def _begin_at(self, subscription: str, time_ns: int) -> bool:
-        """Have the subscription begin at this publish time; answers whether it can. The hub drops what comes twice."""
+    async def _begin(self, subscription: str, retention: float) -> bool:
+        """Have a new subscription begin where it should; answers whether it looks back. The hub drops repeats."""
+        now_ns = self._now_ns()
+        if self._ever_heard:
+            begin_ns = self._resume_ns - int(self._skew * SECOND)
+        else:
+            self._note_retention(retention)
+            begin_ns = now_ns - int(self._look_back * SECOND)
+            if not self._client.emulated and (not retention or not self._look_back):
+                return False
         if self._client.emulated:
             # The emulator hands all that the topic retains to a new subscription, and cannot seek one that keeps
-            # order. Its clock is ours.
-            self._begin_ns = time_ns // 10**6 * 10**6
-            return True
+            # order. Its clock is ours, in milliseconds.
+            self._begin_ns = begin_ns // 10**6 * 10**6
+            return retention > 0 and (self._ever_heard or self._look_back > 0)
         try:
-            await self._client.seek(subscription, time_ns)
+            await self._client.seek(subscription, begin_ns)
         except PubSubError as error:
             logger.warning("seeking %s back failed: %s", subscription, error)
             return False
-        return True
+        self._begin_ns = 0  # what comes from before does no harm
+        return retention > 0
+
+    def _note_retention(self, retention: float) -> None:
+        """Say once what a topic that retains too little means."""
+        if not self._look_back or retention >= self._look_back or self.notes:
+            return
+        topic = self._client.topic
+        kept = f"only {retention:.0f} s of messages" if retention else "no messages"
+        note = (
+            f"the topic {topic.path} retains {kept}, so an instance that starts cannot give clients what they missed "
+            f"before: gcloud pubsub topics update {topic.topic} --project={topic.project} "
+            f"--message-retention-duration={max(600, int(self._look_back) + 1)}s"
+        )
+        self.notes.append(note)
+        logger.warning(note)
+
+    def _cover(self, proof_ns: int) -> None:
+        """A new subscription is proven: work out since when this instance has heard everything.
+
+        The evidence is what the backlog really held: a topic that was made anew, or that retains less than was asked
+        for, holds nothing from before. `proof_ns` is the publish time of the canaries, which were sent after it was
+        made.
+        """
+        oldest_ns = proof_ns if self._oldest_ns is None else self._oldest_ns
+        if self._ever_heard and oldest_ns <= self._resume_ns:
+            return  # what was heard last before the hole came again: there is no hole
+        if self._ever_heard:
+            self._gap((oldest_ns - self._resume_ns) / SECOND)
+        asked_ns = max(self._begin_ns, oldest_ns) if self._looked_back else proof_ns
+        self.covers_from_ns = max(asked_ns, self.covers_from_ns or 0)
 
     def _gap(self, seconds: float) -> None:
         self._metrics.pubsub_gaps.inc()
         logger.error("a gap: messages of %.1f s may never reach this instance, the topic does not retain them", seconds)
 
+    # A stream
+
     async def _hear(self, subscription: str, deliver: Deliver, backoff: Backoff) -> None:
         """One stream, from its opening to its end, whatever ends it."""
         stream = self._client.open_stream(subscription, self._instance_id)
-        self._streams += 1
         self._metrics.pubsub_streams.inc()
         reader = asyncio.create_task(self._read(stream, deliver))
         watcher = asyncio.create_task(self._watch(backoff))
@@ -197,93 +326,178 @@ class Listener:
             await asyncio.gather(reader, watcher, return_exceptions=True)
 
     async def _read(self, stream: Stream, deliver: Deliver) -> None:
+        loop = asyncio.get_running_loop()
         await stream.open()
         while (received := await stream.read()) is not None:
-            self._last_read = asyncio.get_running_loop().time()
+            now_ns = self._now_ns()
+            if self._proven and now_ns - self._last_read_ns > LONGEST_STOP * SECOND:
+                raise _SubscriptionLost("this instance was stopped for longer than its subscription keeps messages")
+            self._last_read, self._last_read_ns = loop.time(), now_ns
+            self._reads += 1
             for item in received:
                 self._take(item.message, deliver)
             if received:
                 await stream.acknowledge([item.ack_id for item in received])
 
     def _take(self, message: Any, deliver: Deliver) -> None:
-        attributes = dict(message.attributes)
-        publish_time_ns = message.publish_time.ToNanoseconds()
-        if publish_time_ns < self._begin_ns:
+        time = message.publish_time
+        time_ns = time.seconds * SECOND + time.nanos
+        if self._oldest_ns is None or time_ns < self._oldest_ns:
+            self._oldest_ns = time_ns
+        if time_ns < self._begin_ns:
             return
-        self._last_publish_ns = max(self._last_publish_ns or 0, publish_time_ns)
+        self._last_ns = max(self._last_ns, time_ns)
+        key = message.ordering_key
+        if key in self._last_of_key:  # publishers may use any keys; only ours are asked after
+            self._last_of_key[key] = time_ns
         self._metrics.pubsub_received.inc()
-        if attributes.get("type") == LOOPBACK:
-            if attributes.get("origin") == self._instance_id:
-                self._awaited.discard(attributes.get("token", ""))
-                if not self._awaited:
-                    self._heard_all.set()
-            return
+        attributes = message.attributes  # as it is: a copy costs more than all the rest
+        origin = attributes.get("origin")
+        if origin is not None:
+            self.peers.spoke(origin, time_ns)
+            if origin == self._instance_id:
+                self._hear_own(key, attributes.get("token") or attributes.get("seq"), time_ns)
+            if attributes.get("type") in OWN_SIGNALS:
+                self._heed(origin, attributes, time_ns)
+                return
+        live = self._proven or time_ns >= self._live_from_ns
         try:
-            deliver(Delivery(message.data, attributes, message.message_id, publish_time_ns))
+            deliver(Delivery(message.data, attributes, message.message_id, time_ns, key or None, live))
         except Exception:  # one message must not end the stream for all others
             logger.exception("the message %s could not be delivered", message.message_id)
 
+    def _hear_own(self, key: str, token: str | None, time_ns: int) -> None:
+        now = asyncio.get_running_loop().time()
+        self._last_own = now
+        self.own_heard_ns = max(self.own_heard_ns, time_ns)
+        lag = self.canaries.heard(key, token, now)
+        if lag is not None:
+            self._metrics.pubsub_lag.set(lag)
+            self._heard_all.set()
+
+    def _heed(self, origin: str, attributes: Mapping[str, str], time_ns: int) -> None:
+        revision = attributes.get("revision")
+        if revision is not None:
+            self.peers.told(origin, revision)
+        if attributes.get("type") == ROLL_CALL and time_ns >= self._live_from_ns and origin != self._instance_id:
+            self._roll_called = True
+
+    # Watching it
+
     async def _watch(self, backoff: Backoff) -> None:
-        """See that the stream hears, now and whenever it has been quiet for long. Raises when it does not."""
-        # A dead stream may go on swallowing the messages of some ordering keys: a subscription that had one is tried
-        # with all of them.
-        await self._prove(all_ordering_keys() if self._proven else [ordering_key("")])
+        """See that the stream hears, now and from then on. Raises when it does not."""
+        # A dead stream may go on swallowing the messages of some ordering keys: each stream is tried with all of them.
+        await self._prove(all_ordering_keys(), self._times.proof if self._proven else self._times.warm_up)
+        if not self._proven:
+            self._cover(self.own_heard_ns)
         self._proven = self._ever_heard = True
-        self._not_found = 0
+        self._failures = self._not_found = 0
         backoff.reset()
-        self.hearing.set()
-        self._metrics.pubsub_hearing.set(1)
+        self._hears_well()
         logger.info("listening to %s", self._client.topic.path)
         loop = asyncio.get_running_loop()
-        quiet = self._chance.uniform(*QUIET)
+        quiet, beat = self._chance.uniform(*self._times.quiet), self._chance.uniform(*self._times.heartbeat)
         while True:
-            try:
-                async with asyncio.timeout_at(max(self._last_read + quiet, loop.time() + 1)):
-                    await self._lost.wait()
+            if await self._patience.wait(self._lost):
                 raise _SubscriptionLost("the Pub/Sub topic had vanished")
-            except TimeoutError:
-                if loop.time() - self._last_read >= quiet:
-                    await self._prove([ordering_key("")])
-                    quiet = self._chance.uniform(*QUIET)
+            if self._patience.overslept > LONG_STOP:
+                self.watching_from_ns, self._patience.overslept = None, 0.0
+            now = loop.time()
+            if now - self._last_read >= quiet:
+                await self._prove([next(self._probe_keys)], self._times.proof)
+                quiet = self._chance.uniform(*self._times.quiet)
+            elif keys := self.canaries.overdue(now, self._times.overdue):
+                await self._prove(keys, self._times.proof)
+            elif self._roll_called or now - self._last_own >= beat:
+                self._roll_called = False
+                beat = self._chance.uniform(*self._times.heartbeat)
+                await self._send_signal(HEARTBEAT, next(self._probe_keys))
+            self._hears_well()
 
-    async def _prove(self, keys: list[str]) -> None:
-        """Publish a loopback for each key and wait until all are heard."""
+    def _hears_well(self) -> None:
+        if self.watching_from_ns is None:
+            self.watching_from_ns = self.own_heard_ns
+        self.deaf.clear()
+        if not self.hearing.is_set():
+            self.hearing.set()
+            self._metrics.pubsub_hearing.set(1)
+
+    async def _prove(self, keys: list[str], limit: float) -> None:
+        """Publish a canary for each key and wait until all are heard, for `limit` seconds at most."""
         self.reason = f"waiting to hear this instance's own message on {self._subscription}"
-        tokens = {f"{self._streams}-{key}-{self._now_ns()}": key for key in keys}
-        self._awaited = set(tokens)
-        self._heard_all.clear()
-        await asyncio.gather(*(self._publish_loopback(token, key) for token, key in tokens.items()))
+        sending = [asyncio.create_task(self._send_signal(LOOPBACK, key)) for key in keys]
         try:
-            async with asyncio.timeout(LOOPBACK_TIMEOUT):
-                await self._heard_all.wait()
-        except TimeoutError:
-            raise _SubscriptionLost(
-                f"this instance did not hear its own message on {self._subscription} in {LOOPBACK_TIMEOUT:.0f} s"
-            ) from None
+            await asyncio.gather(*sending)
+        finally:
+            for task in sending:
+                task.cancel()
+        waited = silence = 0.0
+        reads = self._reads
+        while self.canaries.any_of(keys):
+            self._heard_all.clear()
+            if await self._patience.wait(self._heard_all):
+                continue
+            waited += self._times.tick
+            silence = silence + self._times.tick if reads == self._reads else 0.0
+            reads = self._reads
+            if silence >= self._times.loopback or waited >= limit:
+                deaf_keys = [key for key in keys if self.canaries.any_of([key])]
+                raise _SubscriptionLost(
+                    f"this instance did not hear its own message on {self._subscription} in {waited:.0f} s",
+                    deaf_keys if silence < self._times.loopback else [],
+                )
 
-    async def _publish_loopback(self, token: str, key: str) -> None:
-        attributes = {"type": LOOPBACK, "origin": self._instance_id, "token": token}
+    async def _send_signal(self, kind: str, key: str, *, retry: bool = True) -> None:
+        """Publish what only instances hear; it is a canary too. Raises PubSubError where trying again is no use."""
+        loop = asyncio.get_running_loop()
+        token = f"{self._generation}-{next(self._tokens)}"
+        attributes = {"type": kind, "token": token, **self._signature}
+        message = PubsubMessage(data=b"{}", attributes=attributes, ordering_key=key)
         backoff = Backoff(*RETRY_DELAY, self._chance)
+        self.canaries.replace(key, token, loop.time())
         while True:
             try:
-                message = PubsubMessage(data=b"{}", attributes=attributes, ordering_key=key)
                 await self._client.publish([message], timeout=5)
+                self.canaries.stored(key, token, loop.time())
                 return
             except PubSubError as error:
                 if error.code is grpc.StatusCode.NOT_FOUND and self._client.emulated:
                     await self.topic_missing()
                     raise _SubscriptionLost("the Pub/Sub topic had vanished") from None
-                if not error.transient:
+                if not error.transient or not retry:
+                    self.canaries.failed(key, token)
                     raise
-                if not self.hearing.is_set():
-                    self.reason = explain(error, self._client)
+                self._notice_outage(explain(error, self._client))
             await asyncio.sleep(backoff.wait())
 
-    def _deaf(self, reason: str) -> None:
+    def _notice_outage(self, reason: str) -> None:
+        """Publishing fails, so nothing can be heard; the stream may be well, and is left alone."""
+        silence = asyncio.get_running_loop().time() - self._last_own
+        if not self.hearing.is_set():
+            self.reason = reason
+        elif silence >= self._times.deaf:
+            self._deafen(reason)
+        if self._ever_heard and silence >= self._times.deaf + self._times.loopback:
+            self.deaf.set()
+
+    def _fail(self, reason: str, keys: list[str] | None = None) -> None:
+        """A stream, or the making of one, has ended."""
+        self._failures += 1
+        self._deafen(reason, keys)
+        silence = asyncio.get_running_loop().time() - self._last_own
+        if self._ever_heard and self._failures > 1 and silence >= self._times.deaf:
+            self.deaf.set()
+
+    def _deafen(self, reason: str, keys: list[str] | None = None) -> None:
         self.reason = reason
+        if self.hearing.is_set():
+            # With some keys deaf and others not, what those missed began after what they heard last.
+            heard_ns = min((self._last_of_key[key] for key in keys or []), default=self._last_ns)
+            self._resume_ns = max(heard_ns, self._last_ns - int((self._look_back or self._skew) * SECOND))
         if self.hearing.is_set() or not self._ever_heard:
             logger.warning("not listening: %s", reason)
         self.hearing.clear()
+        self.watching_from_ns = None
         self._metrics.pubsub_hearing.set(0)
 
 

@@ -15,6 +15,7 @@ import grpc
 
 from app.backoff import Backoff
 from app.fanout import Publication
+from app.fanout.pubsub.canaries import Canaries
 from app.fanout.pubsub.client import PubSubClient, PubSubError, PubsubMessage
 from app.fanout.pubsub.names import ordering_key
 from app.metrics import Metrics
@@ -50,11 +51,13 @@ class Publisher:
         *,
         on_topic_missing: Callable[[], Awaitable[None]],
         chance: random.Random,
+        canaries: Canaries | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
         self._on_topic_missing = on_topic_missing
         self._chance = chance
+        self._canaries = canaries or Canaries()
         self._lanes: dict[str, deque[_Waiting]] = {}
         self._tasks = TaskOwner()
         self._closing = False
@@ -94,20 +97,25 @@ class Publisher:
         try:
             while lane:
                 batch = _take_batch(lane)
-                await self._send(batch)
+                await self._send(key, batch)
         finally:
             del self._lanes[key]
             for waiting in (*batch, *lane):  # only where this was cancelled
                 if not waiting.accepted.done():
                     waiting.accepted.set_exception(MessageError(ErrorCode.UNAVAILABLE, "the service is shutting down"))
 
-    async def _send(self, batch: list[_Waiting]) -> None:
+    async def _send(self, key: str, batch: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        token = batch[-1].message.attributes.get("seq", "")  # what an instance publishes for itself is a canary too
+        if token:
+            self._canaries.send(key, token, loop.time())
         try:
             ids = await self._request([waiting.message for waiting in batch])
         except PubSubError as error:
+            self._canaries.failed(key, token)
             if error.code is grpc.StatusCode.INVALID_ARGUMENT and len(batch) > 1:
                 for waiting in batch:  # one of them is refused: the others shall not suffer for it
-                    await self._send([waiting])
+                    await self._send(key, [waiting])
                 return
             self._metrics.publish_requests.labels("failed").inc()
             logger.warning("publishing %d messages failed: %s", len(batch), error)
@@ -115,6 +123,7 @@ class Publisher:
                 if not waiting.accepted.done():
                     waiting.accepted.set_exception(_told(error))
             return
+        self._canaries.stored(key, token, loop.time())
         self._metrics.publish_requests.labels("stored").inc()
         for waiting, message_id in zip(batch, ids, strict=True):
             if not waiting.accepted.done():

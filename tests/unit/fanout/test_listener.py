@@ -5,14 +5,16 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
 
 from app.fanout import Delivery, FanoutStartError, Publication
 from app.fanout.pubsub import PubSubFanout
-from app.fanout.pubsub import listener as module
 from app.fanout.pubsub.client import PubSubClient, emulator_channel
+from app.fanout.pubsub.listener import HEARTBEAT, Times
 from app.fanout.pubsub.names import TopicName
 from app.metrics import Metrics
 from tests.support.deadline import soon, until
@@ -20,26 +22,41 @@ from tests.support.pubsub_server import PubSubServer
 
 TOPIC = TopicName("demo", "news")
 INSTANCE = "0123456789ab"
+QUICK = Times(loopback=0.5, proof=2, tick=0.1, deaf=1)
 
 
 class Instance:
     """A Pub/Sub fan-out on the test's server, and what it heard."""
 
-    def __init__(self, server: PubSubServer, *, emulated: bool = False) -> None:
+    def __init__(
+        self,
+        server: PubSubServer,
+        *,
+        emulated: bool = False,
+        instance_id: str = INSTANCE,
+        times: Times = QUICK,
+        now_ns: Callable[[], int] = time.time_ns,
+        **options: Any,
+    ) -> None:
         self.metrics = Metrics()
         self.heard: list[bytes] = []
+        self.deliveries: list[Delivery] = []
         self.fanout = PubSubFanout(
             PubSubClient(TOPIC, emulator_channel(server.address), emulated=emulated),
             self.metrics,
             prefix="hub",
-            instance_id=INSTANCE,
-            labels={"service": "Hub", "revision": "hub-00042", "instance": INSTANCE},
-            now_ns=time.time_ns,
+            instance_id=instance_id,
+            labels={"service": "Hub", "revision": "hub-00042", "instance": instance_id},
+            now_ns=now_ns,
             chance=random.Random(1),
+            times=times,
+            **options,
         )
+        self.listener = self.fanout._listener
 
     def deliver(self, delivery: Delivery) -> None:
         self.heard.append(delivery.data)
+        self.deliveries.append(delivery)
 
     async def start(self) -> None:
         await soon(self.fanout.start(self.deliver))
@@ -56,6 +73,12 @@ class Instance:
         lines = self.metrics.render().decode().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"cloud_sockets_{name} "))
 
+    def covers_from_ns(self) -> int | None:
+        return self.fanout.covers_from_ns
+
+    def deaf_for_good(self) -> bool:
+        return self.fanout.deaf
+
     async def is_hearing(self) -> None:
         await until(lambda: not self.fanout.unready_reasons())
 
@@ -65,11 +88,10 @@ class Instance:
 
 
 @pytest.fixture
-async def make(pubsub_server: PubSubServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Instance]]:
-    monkeypatch.setattr(module, "LOOPBACK_TIMEOUT", 0.5)
+async def make(pubsub_server: PubSubServer) -> AsyncIterator[Callable[..., Instance]]:
     async with AsyncExitStack() as stack:
 
-        def instance(**options: bool) -> Instance:
+        def instance(**options: Any) -> Instance:
             made = Instance(pubsub_server, **options)
             stack.push_async_callback(made.fanout.close)
             return made
@@ -186,12 +208,11 @@ async def test_a_stream_that_carries_nothing_is_found_out(pubsub_server: PubSubS
 
 
 async def test_a_stream_that_falls_silent_is_found_out(
-    pubsub_server: PubSubServer, instance: Instance, monkeypatch: pytest.MonkeyPatch
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
 ) -> None:
-    monkeypatch.setattr(module, "QUIET", (0.2, 0.3))
-    pubsub_server.end_streams()  # so that the new limit is seen
-    await until(lambda: pubsub_server.streams_opened == 2)
-    await instance.is_hearing()
+    pubsub_server.add_topic(TOPIC.path)
+    instance = make(times=replace(QUICK, quiet=(0.2, 0.3)))
+    await instance.start()
     pubsub_server.faults.deaf.add(f"projects/demo/subscriptions/hub-{INSTANCE}")
     await until(lambda: f"projects/demo/subscriptions/hub-{INSTANCE}-2" in pubsub_server.subscriptions)
     await instance.is_hearing()
@@ -289,3 +310,302 @@ async def test_closing_while_starting_leaves_nothing_either(
     await soon(instance.fanout.close())
     await soon(starting)
     assert pubsub_server.subscriptions == {}
+
+
+# Warm-up: what a new instance knows of the time before it
+
+
+async def earlier(pubsub_server: PubSubServer, make: Callable[..., Instance], *numbers: int) -> None:
+    """An instance that published these and is gone."""
+    first = make(instance_id="a" * 12)
+    await first.start()
+    for number in numbers:
+        await first.hears(b"%d" % number)
+    await soon(first.fanout.close())
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+async def test_a_new_instance_has_heard_what_came_before_it_when_it_is_ready_and_sends_it_to_nobody(
+    pubsub_server: PubSubServer, make: Callable[..., Instance], emulated: bool
+) -> None:
+    pubsub_server.emulates = emulated
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, 1, 2, 3)
+    pubsub_server.let_pass(100)
+    instance = make(history_ttl=300, emulated=emulated)
+    assert instance.covers_from_ns() is None
+    await instance.start()
+    assert [(delivery.data, delivery.live) for delivery in instance.deliveries] == [
+        (b"1", False),
+        (b"2", False),
+        (b"3", False),
+    ]
+    assert {delivery.ordering_key for delivery in instance.deliveries} == {"cs-00"}
+    assert instance.fanout.covers_from_ns is not None
+    age = (time.time_ns() - instance.fanout.covers_from_ns) / 1e9
+    assert 90 < age < 120, "as far as there is evidence"
+    assert instance.fanout.notes() == []
+    await instance.hears(b"4")
+    assert instance.deliveries[-1].live
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+async def test_it_looks_back_no_further_than_history_goes(
+    pubsub_server: PubSubServer, make: Callable[..., Instance], emulated: bool
+) -> None:
+    pubsub_server.emulates = emulated
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, 1)
+    pubsub_server.let_pass(200)
+    await earlier(pubsub_server, make, 2)
+    pubsub_server.let_pass(200)
+    instance = make(history_ttl=300, emulated=emulated)
+    await instance.start()
+    assert instance.heard == [b"2"]
+    assert instance.fanout.covers_from_ns is not None
+    assert (time.time_ns() - instance.fanout.covers_from_ns) / 1e9 < 310
+
+
+async def test_it_is_not_ready_before_the_backlog_of_every_key_is_heard(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, 1)
+    pubsub_server.faults.deaf_keys.add((f"projects/demo/subscriptions/hub-{INSTANCE}", "cs-07"))
+    instance = make(history_ttl=300)
+    starting = asyncio.create_task(instance.start())
+    await until(lambda: b"1" in instance.heard)
+    assert not starting.done()
+    assert instance.fanout.covers_from_ns is None
+    pubsub_server.faults.deaf_keys.clear()
+    await soon(starting)  # on another subscription: what was swallowed is gone
+    assert f"projects/demo/subscriptions/hub-{INSTANCE}-2" in pubsub_server.subscriptions
+
+
+async def test_without_retention_it_knows_of_nothing_before_and_says_so_once(
+    pubsub_server: PubSubServer, make: Callable[..., Instance], caplog: pytest.LogCaptureFixture
+) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    before = time.time_ns()
+    instance = make(history_ttl=300)
+    await instance.start()
+    pubsub_server.delete_subscription(f"projects/demo/subscriptions/hub-{INSTANCE}")
+    await until(lambda: pubsub_server.streams_opened == 2)
+    await instance.is_hearing()
+    (note,) = instance.fanout.notes()
+    assert "gcloud pubsub topics update news --project=demo --message-retention-duration=600s" in note
+    assert caplog.text.count(note) == 1
+    assert instance.fanout.covers_from_ns is not None
+    assert instance.fanout.covers_from_ns > before
+    assert pubsub_server.calls("Seek")[1:] == []
+
+
+async def test_a_retention_that_is_too_short_is_noted(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    instance = make(history_ttl=1200)
+    await instance.start()
+    assert "retains only 600 s" in instance.fanout.notes()[0]
+
+
+async def test_without_history_nothing_is_looked_back_for_and_nothing_noted(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    instance = make()
+    await instance.start()
+    assert (pubsub_server.calls("Seek"), instance.fanout.notes()) == ([], [])
+    assert instance.fanout.covers_from_ns is not None
+
+
+async def test_what_it_covers_stays_where_it_was_when_a_hole_is_closed(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, 1)
+    pubsub_server.let_pass(100)
+    instance = make(history_ttl=300)
+    await instance.start()
+    await instance.hears(b"2")
+    covered = instance.fanout.covers_from_ns
+    pubsub_server.delete_subscription(f"projects/demo/subscriptions/hub-{INSTANCE}")
+    await instance.is_deaf()
+    await instance.hears(b"3")
+    await instance.is_hearing()
+    assert instance.fanout.covers_from_ns == covered
+    assert instance.count("pubsub_gaps_total") == 0
+
+
+async def test_what_it_covers_moves_forward_over_a_gap(pubsub_server: PubSubServer, instance: Instance) -> None:
+    await instance.hears(b"1")
+    covered = instance.fanout.covers_from_ns
+    assert covered is not None
+    pubsub_server.delete_subscription(f"projects/demo/subscriptions/hub-{INSTANCE}")
+    await instance.is_deaf()
+    deaf = time.time_ns()
+    await until(lambda: pubsub_server.streams_opened == 2)
+    await instance.is_hearing()
+    assert instance.fanout.covers_from_ns is not None
+    assert covered < deaf < instance.fanout.covers_from_ns
+
+
+async def test_a_topic_that_was_made_anew_proves_nothing_of_its_predecessor(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    instance = make(history_ttl=300)
+    await instance.start()
+    await instance.hears(b"1")
+    pubsub_server.delete_topic(TOPIC.path)
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    made = time.time_ns()
+    await instance.listener.topic_missing()
+    await until(lambda: pubsub_server.streams_opened == 2)
+    await instance.is_hearing()
+    assert instance.count("pubsub_gaps_total") == 1
+    assert instance.fanout.covers_from_ns is not None
+    assert instance.fanout.covers_from_ns > made
+    other = make(instance_id="b" * 12, history_ttl=300)
+    await other.start()
+    assert other.fanout.covers_from_ns is not None
+    assert other.fanout.covers_from_ns > made
+
+
+async def test_a_seek_that_fails_leaves_no_more_than_what_came_since(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, 1)
+    pubsub_server.faults.refuse_next("Seek", grpc.StatusCode.UNAVAILABLE)
+    before = time.time_ns()
+    instance = make(history_ttl=300)
+    await instance.start()
+    assert instance.fanout.covers_from_ns is not None
+    assert instance.fanout.covers_from_ns > before
+
+
+async def test_a_straggler_from_before_the_start_is_live_because_nobody_else_will_send_it(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, 1)
+    pubsub_server.let_pass(50)
+    instance = make(history_ttl=300)
+    await instance.start()
+    old = next(message for message in pubsub_server.published if message.data == b"1")
+    pubsub_server.deliver_again(old)
+    await until(lambda: instance.heard.count(b"1") == 2)
+    assert [delivery.live for delivery in instance.deliveries] == [False, True]
+
+
+# Deafness
+
+
+async def test_the_lag_is_that_of_any_own_message(pubsub_server: PubSubServer, instance: Instance) -> None:
+    instance.metrics.pubsub_lag.set(-1)
+    await soon(instance.fanout.publish(Publication(b"1", {"channel": "news", "origin": INSTANCE, "seq": "1"})))
+    await until(lambda: 0 <= instance.count("pubsub_lag_seconds") < 10)
+
+
+async def test_an_own_message_that_is_not_heard_is_asked_after_although_others_are(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    instance = make(times=replace(QUICK, overdue=0.3))
+    await instance.start()
+    pubsub_server.faults.deaf_keys.add((f"projects/demo/subscriptions/hub-{INSTANCE}", "cs-00"))
+    await soon(instance.fanout.publish(Publication(b"lost", {"channel": "news", "origin": INSTANCE, "seq": "1"})))
+    await until(lambda: b"lost" in instance.heard)
+    assert f"projects/demo/subscriptions/hub-{INSTANCE}-2" in pubsub_server.subscriptions
+    assert instance.count("pubsub_gaps_total") == 0
+
+
+async def test_it_is_deaf_for_good_once_another_chance_is_gone_and_until_it_hears_again(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    instance = make(times=replace(QUICK, quiet=(0.2, 0.3)))
+    await instance.start()
+    pubsub_server.faults.all_deaf = True
+    await instance.is_deaf()
+    assert not instance.deaf_for_good(), "its first chance is another subscription"
+    await soon(instance.fanout.until_deaf())
+    assert instance.fanout.deaf
+    assert pubsub_server.streams_opened > 1
+    pubsub_server.faults.all_deaf = False
+    await instance.is_hearing()
+    assert not instance.fanout.deaf
+
+
+async def test_an_instance_that_cannot_publish_is_deaf_too_and_leaves_its_stream_alone(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    instance = make(times=replace(QUICK, quiet=(0.2, 0.3)))
+    await instance.start()
+    pubsub_server.faults.refuse_next("Publish", grpc.StatusCode.UNAVAILABLE, times=10_000)
+    assert "UNAVAILABLE" in await instance.is_deaf()
+    await soon(instance.fanout.until_deaf())
+    pubsub_server.faults.refuse.clear()
+    await instance.is_hearing()
+    assert not instance.fanout.deaf
+    assert pubsub_server.streams_opened == 1
+
+
+def test_the_times_keep_what_they_promise() -> None:
+    times = Times()
+    assert times.quiet[1] + times.loopback <= 30
+    assert times.overdue + times.tick + times.proof < 30
+
+
+# Who else is there
+
+
+async def test_instances_know_each_other_by_anything_they_say(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    old = make(revision="hub-00001")
+    await old.start()
+    assert old.fanout.peers == {}
+    new = make(instance_id="b" * 12, revision="hub-00002")
+    await new.start()
+    await until(lambda: "b" * 12 in old.fanout.peers)
+    assert old.fanout.peers["b" * 12].revision == "hub-00002"
+    assert INSTANCE not in new.fanout.peers, "it has said nothing since"
+    await soon(old.fanout.publish(Publication(b"1", {"channel": "news", "origin": INSTANCE, "seq": "1"})))
+    await until(lambda: INSTANCE in new.fanout.peers)
+    assert abs(new.fanout.peers[INSTANCE].spoke_ns - time.time_ns()) < 10e9
+
+
+async def test_who_has_nothing_to_say_says_that_it_lives_and_who_talks_does_not(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    def heartbeats() -> int:
+        return sum(message.attributes["type"] == HEARTBEAT for message in pubsub_server.published)
+
+    pubsub_server.add_topic(TOPIC.path)
+    quiet = make(times=replace(QUICK, heartbeat=(1.5, 1.5)), revision="hub-00001")
+    await quiet.start()
+    for number in range(30):
+        await soon(quiet.fanout.publish(Publication(b"1", {"origin": INSTANCE, "seq": str(number)})))
+        await asyncio.sleep(0.1)
+    assert heartbeats() == 0
+    await until(lambda: heartbeats() == 1)
+    assert pubsub_server.published[-1].attributes["revision"] == "hub-00001"
+
+
+async def test_a_roll_call_is_answered_at_once(pubsub_server: PubSubServer, make: Callable[..., Instance]) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    one, other = make(), make(instance_id="b" * 12)
+    await one.start()
+    await other.start()
+    await one.listener.call_roll()
+
+    def heartbeats() -> list[str]:
+        said = [message.attributes for message in pubsub_server.published]
+        return [attributes["origin"] for attributes in said if attributes["type"] == HEARTBEAT]
+
+    await until(lambda: heartbeats() == ["b" * 12])
+    assert one.heard == other.heard == []
