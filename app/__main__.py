@@ -23,15 +23,14 @@ COLLECT_AFTER = (10_000, 10, 10)
 Python's own 700 half the cost of a thousand clients that come at once was looking for garbage that is not there."""
 
 
-def main() -> int:
-    """Run until SIGTERM or SIGINT; answers the exit status."""
+def main(arguments: list[str]) -> int:
+    """Run until SIGTERM or SIGINT, or do what the command line says; answers the exit status."""
     try:
-        settings = Settings.from_environment(os.environ)
-        configure(settings.log_level, for_cloud_run=settings.on_cloud_run, project=settings.google_cloud_project)
-        for sentence in unknown_variables(os.environ):
-            logger.warning(sentence)
-        gc.set_threshold(*COLLECT_AFTER)
-        return asyncio.run(run(settings))
+        if arguments:
+            from app import commands  # noqa: PLC0415  # what serves does not need it
+
+            return commands.run(arguments)
+        return _serve()
     except SettingsError as error:
         for line in error.lines:
             print(line, file=sys.stderr)
@@ -39,6 +38,16 @@ def main() -> int:
     except FanoutStartError as error:
         logger.critical("cannot start: %s", error)
         return FAILED
+
+
+def _serve() -> int:
+    settings = Settings.from_environment(os.environ)
+    configure(settings.log_level, for_cloud_run=settings.on_cloud_run, project=settings.google_cloud_project)
+    for sentence in unknown_variables(os.environ):
+        logger.warning(sentence)
+    gc.set_threshold(*COLLECT_AFTER)
+    try:
+        return asyncio.run(run(settings))
     except OSError as error:
         logger.critical("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return FAILED
@@ -73,7 +82,7 @@ async def run(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    status = main()
+    status = main(sys.argv[1:])
     logging.shutdown()
     sys.stdout.flush()
     # Not sys.exit: that would wait for a custom handler that hangs in its thread, longer than Cloud Run waits for us.

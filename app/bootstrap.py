@@ -4,7 +4,7 @@ import importlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quart import Quart, Websocket, session
 
@@ -24,6 +24,10 @@ from app.protocol.messages import NAME_RULE, is_name
 from app.settings import Settings, SettingsError, describe
 from app.web import create_quart
 from app.web.door import Door, Guest, Refused
+
+if TYPE_CHECKING:
+    from app.fanout.pubsub import TopicName
+    from app.fanout.pubsub.census import Census
 
 logger = logging.getLogger(__name__)
 
@@ -167,18 +171,11 @@ def _make_provider(settings: Settings, instance_id: str) -> Fanout:
 def _make_pubsub(settings: Settings, topic: str, instance_id: str, metrics: Metrics, clock: Clock) -> Fanout:
     from app.fanout import pubsub  # noqa: PLC0415  # not before it is needed: it takes a second of CPU to import
 
-    if topic.startswith("projects/"):
-        _, project, _, topic = topic.split("/")
-    else:
-        found = settings.google_cloud_project or pubsub.default_project()
-        if found is None:
-            raise _bad("google_cloud_project", None, "the topic's project; neither this nor google-auth knows it")
-        project = found
-    name = pubsub.TopicName(project, topic)
+    name = _topic_name(settings, topic)
     return pubsub.PubSubFanout(
         pubsub.connect(name, emulator=settings.pubsub_emulator_host, endpoint=settings.pubsub_endpoint),
         metrics,
-        prefix=settings.pubsub_subscription_name or topic,
+        prefix=settings.pubsub_subscription_name or name.topic,
         instance_id=instance_id,
         labels={
             "service": settings.k_service or "local",
@@ -192,6 +189,31 @@ def _make_pubsub(settings: Settings, topic: str, instance_id: str, metrics: Metr
         revision=settings.k_revision,
         orphan_grace=settings.orphan_grace,
     )
+
+
+def make_census(settings: Settings) -> "Census":
+    """What looks after the topic's subscriptions by hand. Raises SettingsError without a topic."""
+    from app.fanout import pubsub  # noqa: PLC0415  # as above
+    from app.fanout.pubsub.census import Census  # noqa: PLC0415
+
+    if settings.pubsub_topic_name is None:
+        raise _bad("pubsub_topic_name", None, "the topic whose subscriptions are meant")
+    name = _topic_name(settings, settings.pubsub_topic_name)
+    client = pubsub.connect(name, emulator=settings.pubsub_emulator_host, endpoint=settings.pubsub_endpoint)
+    return Census(client, prefix=settings.pubsub_subscription_name or name.topic)
+
+
+def _topic_name(settings: Settings, topic: str) -> "TopicName":
+    from app.fanout import pubsub  # noqa: PLC0415  # as above
+
+    if topic.startswith("projects/"):
+        _, project, _, topic = topic.split("/")
+    else:
+        found = settings.google_cloud_project or pubsub.default_project()
+        if found is None:
+            raise _bad("google_cloud_project", None, "the topic's project; neither this nor google-auth knows it")
+        project = found
+    return pubsub.TopicName(project, topic)
 
 
 # The door

@@ -7,4 +7,4 @@ from app.__main__ import main
 
 if __name__ == "__main__":
     with patch("app.server.control._transport_of", return_value=None):
-        os._exit(main())
+        os._exit(main([]))

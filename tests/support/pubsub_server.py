@@ -233,6 +233,7 @@ class PubSubServer:
 
     def _list_topic_subscriptions(self, request: Any) -> Any:
         """Two a page, so that pages are asked for."""
+        self._get_topic(request)
         names = [name for name, one in self.subscriptions.items() if one.request.topic == request.topic]
         start = int(request.page_token or 0)
         more = str(start + 2) if start + 2 < len(names) else ""

@@ -210,6 +210,13 @@ class Listener:
         """Ask all instances to answer with a heartbeat at once. Raises PubSubError."""
         await self._send_signal(ROLL_CALL, next(self._probe_keys), retry=False)
 
+    async def echo(self) -> None:
+        """Return when everything was heard that was published with the service's own keys before now."""
+        try:
+            await self._prove(all_ordering_keys(), self._times.proof)
+        except _SubscriptionLost as lost:
+            raise PubSubError("consume", grpc.StatusCode.UNAVAILABLE, str(lost)) from None
+
     async def _judge(self, error: PubSubError) -> None:
         """Decide what a failed call means for the subscription and the start."""
         if error.code is grpc.StatusCode.NOT_FOUND:

@@ -7,7 +7,7 @@ import random
 import grpc
 
 from app.fanout.pubsub.client import PubSubClient, PubSubError
-from app.fanout.pubsub.listener import Listener
+from app.fanout.pubsub.listener import Listener, explain
 from app.fanout.pubsub.peers import chosen, instance_of, silent
 from app.metrics import Metrics
 
@@ -49,7 +49,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except PubSubError as error:
-                logger.warning("looking for subscriptions of dead instances failed: %s", error)
+                logger.warning("looking for subscriptions of dead instances failed: %s", explain(error, self._client))
 
     async def sweep(self) -> list[str]:
         """Delete the orphans that fall to this instance; answers their full names. Raises PubSubError."""
