@@ -83,6 +83,8 @@ FRAME_OVERHEAD = 2 + 2 + 29
 """Bytes: a WebSocket header, and its share of TLS (22) and of TCP and IP for packets of several frames (rounded)."""
 PACKET = 40 + 29
 """Bytes of a packet with nothing but a ping or a pong in it, encrypted."""
+HEARTBEAT_EVERY = 250
+"""Seconds, on average: app.fanout.pubsub.listener.Times.heartbeat."""
 HANDSHAKE = 6_000
 """Bytes to the client when it connects: TLS certificates, the upgrade, welcome, answers to its subscriptions."""
 
@@ -275,10 +277,6 @@ def tables(prices: Prices, of: Instances) -> str:
             "a quiet topic: one loopback in 15 s in all, $",
             (_dollars(pubsub_cost(loopback_bytes(1 / 15 / count, count, prices), prices)) for count in counts.values()),
         ),
-        row(
-            "if every instance sent a heartbeat a minute, $",
-            (_dollars(pubsub_cost(loopback_bytes(1 / 60, count, prices), prices)) for count in counts.values()),
-        ),
     )
     third = _table(
         ["topics", "an instance subscribes to", "and hears of all messages"],
@@ -287,7 +285,21 @@ def tables(prices: Prices, of: Instances) -> str:
             for one in map(simulate_sharding, (1, 4, 16, 64, 256, 1024))
         ),
     )
-    return "\n\n".join("\n".join(table) for table in (first, second, third))
+    fourth = _table(
+        ["instances that have nothing to say", "10", "100", "1,000"],
+        *(
+            row(
+                title,
+                (_dollars(pubsub_cost(loopback_bytes(1 / each, count, prices), prices)) for count in (10, 100, 1000)),
+            )
+            for title, each in (
+                ("heartbeats, each in 200 to 300 s, $ a month", HEARTBEAT_EVERY),
+                ("the same with one a minute, $ a month", 60),
+                ("a canary of each in 20 s, $ a month", 20),
+            )
+        ),
+    )
+    return "\n\n".join("\n".join(table) for table in (first, second, third, fourth))
 
 
 def with_tables(text: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.fanout.pubsub.listener import Times
 from tests.support.process import ROOT
 
 _spec = importlib.util.spec_from_file_location("costs", ROOT / "docs" / "costs.py")
@@ -73,6 +74,13 @@ def test_heartbeats_of_all_instances_grow_with_their_square() -> None:
     few, many = (costs.loopback_bytes(1 / 60, count, PRICES) for count in (10, 100))
     assert few == pytest.approx(10 * 11 / 60 * MONTH * 1000)
     assert many / few == pytest.approx(100 * 101 / (10 * 11))
+
+
+def test_a_heartbeat_is_as_rare_as_the_service_sends_it() -> None:
+    assert sum(Times().heartbeat) / 2 == costs.HEARTBEAT_EVERY
+    bytes_a_month = costs.loopback_bytes(1 / costs.HEARTBEAT_EVERY, 100, PRICES)
+    assert bytes_a_month == pytest.approx(100 * 101 / 250 * MONTH * 1000)
+    assert costs.pubsub_cost(bytes_a_month, PRICES) < 5
 
 
 def test_what_deflate_saves_is_measured() -> None:

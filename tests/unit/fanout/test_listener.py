@@ -17,6 +17,7 @@ from app.fanout.pubsub.client import PubSubClient, emulator_channel
 from app.fanout.pubsub.listener import HEARTBEAT, Times
 from app.fanout.pubsub.names import TopicName
 from app.metrics import Metrics
+from app.protocol.errors import ErrorCode, MessageError
 from tests.support.deadline import soon, until
 from tests.support.pubsub_server import PubSubServer
 
@@ -609,3 +610,73 @@ async def test_a_roll_call_is_answered_at_once(pubsub_server: PubSubServer, make
 
     await until(lambda: heartbeats() == ["b" * 12])
     assert one.heard == other.heard == []
+
+
+# Outages
+
+
+async def test_what_was_accepted_while_pubsub_came_and_went_is_all_heard(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    instance = make(history_ttl=300)
+    await instance.start()
+    chance = random.Random(7)
+    accepted: list[bytes] = []
+
+    async def publish(number: int) -> None:
+        data = b"%d" % number
+        try:
+            await instance.fanout.publish(Publication(data, {"channel": f"c{number % 40}"}))
+        except MessageError as error:
+            if error.code is not ErrorCode.UNAVAILABLE:
+                raise
+        else:
+            accepted.append(data)
+
+    publishing = []
+    for number in range(400):
+        if number % 20 == 0:
+            match chance.randrange(4):
+                case 0:
+                    pubsub_server.end_streams()
+                case 1:
+                    pubsub_server.faults.refuse_next("Publish", grpc.StatusCode.UNAVAILABLE, times=5)
+                case 2:
+                    pubsub_server.faults.stored_but_failed.append(grpc.StatusCode.DEADLINE_EXCEEDED)
+                case 3:
+                    pubsub_server.delete_subscription(next(iter(pubsub_server.subscriptions)))
+                    await until(lambda: bool(pubsub_server.subscriptions))
+        publishing.append(asyncio.create_task(publish(number)))
+        await asyncio.sleep(0.002)
+    await soon(asyncio.gather(*publishing))
+    await until(lambda: set(accepted) <= set(instance.heard), what="something accepted was never heard")
+    assert len(accepted) == 400
+    assert instance.count("pubsub_gaps_total") == 0
+
+
+async def test_a_stop_of_the_process_is_no_deafness(pubsub_server: PubSubServer, make: Callable[..., Instance]) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    instance = make(times=replace(QUICK, quiet=(0.2, 0.3)))
+    await instance.start()
+    for _ in range(3):
+        await asyncio.sleep(0.3)
+        time.sleep(1.5)  # noqa: ASYNC251  # nothing runs, as after SIGSTOP; longer than a canary may take
+    await instance.hears(b"1")
+    assert instance.count("pubsub_subscriptions_made_total") == 1
+    assert instance.count("pubsub_streams_total") == 1
+
+
+async def test_a_stop_that_is_longer_than_the_subscription_keeps_messages_is_looked_back_over(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path, retention=3600)
+    instance = make(history_ttl=300)
+    await instance.start()
+    await instance.hears(b"1")
+    instance.listener._last_read_ns -= 700 * 10**9
+    await instance.publish(b"2")
+    await until(lambda: f"projects/demo/subscriptions/hub-{INSTANCE}-2" in pubsub_server.subscriptions)
+    await until(lambda: b"2" in instance.heard)
+    await instance.is_hearing()
+    assert instance.count("pubsub_gaps_total") == 0
