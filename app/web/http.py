@@ -41,7 +41,8 @@ def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
     async def ready() -> Response:
         if reasons := hub.unready_reasons():
             return _answer({"status": "not ready", "reasons": reasons}, 503)
-        return _answer({"status": "ready", "reasons": [], "notes": hub.notes()})
+        notes = hub.notes()
+        return _answer({"status": "ready", "reasons": [], **({"notes": notes} if notes else {})})
 
     @routes.get("/metrics")
     async def metrics() -> Response:

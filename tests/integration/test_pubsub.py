@@ -299,6 +299,18 @@ async def test_without_credentials_it_does_not_start_and_says_what_to_do() -> No
     assert "Traceback" not in server.log
 
 
+async def test_a_topic_that_retains_nothing_is_noted_where_readiness_is_told(emulator_address: str, topic: str) -> None:
+    published = Topic(emulator_address, topic)
+    try:
+        await published.create()
+        async with published.server() as server:
+            (note,) = (await server.get("/health/ready")).json["notes"]
+            assert "retains no messages" in note
+            assert server.log.count(note) == 1
+    finally:
+        await published.close()
+
+
 async def test_while_pubsub_cannot_be_reached_it_serves_but_is_not_ready() -> None:
     async with Server(
         wait_for="/health/live",

@@ -35,6 +35,10 @@ class Topic:
         response = await self._publisher.publish(request=request, timeout=10)
         return str(response.message_ids[0])
 
+    async def create(self) -> None:
+        """Make it before an instance does, without retention."""
+        await self._publisher.create_topic(request=types.Topic(name=self.path), timeout=10)
+
     async def subscriptions(self) -> list[str]:
         """The subscriptions of this topic."""
         request = types.ListSubscriptionsRequest(project=f"projects/{PROJECT}")

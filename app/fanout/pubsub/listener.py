@@ -341,6 +341,7 @@ class Listener:
                 raise _SubscriptionLost("this instance was stopped for longer than its subscription keeps messages")
             self._last_read, self._last_read_ns = loop.time(), now_ns
             self._reads += 1
+            self._metrics.pubsub_received.inc(len(received))
             for item in received:
                 self._take(item.message, deliver)
             if received:
@@ -357,7 +358,6 @@ class Listener:
         key = message.ordering_key
         if key in self._last_of_key:  # publishers may use any keys; only ours are asked after
             self._last_of_key[key] = time_ns
-        self._metrics.pubsub_received.inc()
         attributes = message.attributes  # as it is: a copy costs more than all the rest
         origin = attributes.get("origin")
         if origin is not None:

@@ -373,7 +373,7 @@ async def test_it_is_not_ready_before_the_backlog_of_every_key_is_heard(
     pubsub_server.add_topic(TOPIC.path, retention=600)
     await earlier(pubsub_server, make, 1)
     pubsub_server.faults.deaf_keys.add((f"projects/demo/subscriptions/hub-{INSTANCE}", "cs-07"))
-    instance = make(history_ttl=300)
+    instance = make(history_ttl=300, times=replace(QUICK, loopback=3))
     starting = asyncio.create_task(instance.start())
     await until(lambda: b"1" in instance.heard)
     assert not starting.done()
