@@ -12,4 +12,4 @@ if __name__ == "__main__":
     from app.__main__ import main
 
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    os._exit(main())
+    os._exit(main([]))
