@@ -6,6 +6,7 @@ it is for, so that its JSON is not looked at before there is somebody to send it
 
 from typing import NamedTuple
 
+from app.clock import rfc3339
 from app.fanout import Delivery
 from app.protocol import codec, messages
 from app.protocol.messages import Message
@@ -21,40 +22,94 @@ class Address(NamedTuple):
 
 
 class Arrival:
-    """One delivery. Making it, `id` and `message` raise MessageError for what is out of shape."""
+    """One delivery, as it may be kept. Making it, `id` and `message` raise MessageError for what is out of shape."""
 
-    __slots__ = ("_message", "address", "delivery", "is_own")
+    __slots__ = (
+        "_is_whole",
+        "_message",
+        "address",
+        "carrier_id",
+        "data",
+        "is_own",
+        "number",
+        "origin",
+        "publish_time_ns",
+        "sender",
+    )
 
     def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-        attributes = delivery.attributes
-        self.is_own = "origin" in attributes and "type" in attributes
+        get = delivery.attributes.get
+        kind = get("type")
+        self.data = delivery.data
+        self.carrier_id = delivery.id
+        self.publish_time_ns = delivery.publish_time_ns
+        self.origin = get("origin")
+        """The instance that published it; None: another service."""
+        self.sender = get("sender", "")
+        """The connection that sent it; empty: none did."""
+        self.is_own = self.origin is not None and kind is not None
         """Whether a hub published it."""
+        self.number = 0
+        """How many were kept before it (see app.journal)."""
+        self._is_whole = self.is_own or kind is None
         self._message: Message | None = None
         if self.is_own:
-            get = attributes.get
-            self.address = Address(attributes["type"], get("channel"), get("subId"), get("userTag"))
+            self.address = Address(kind or "", get("channel"), get("subId"), get("userTag"))
+            return
+        if kind is None:
+            message = codec.decode_published(self.data)
         else:
-            message = self.message
-            self.address = Address(message.type, message.channel, message.sub_id, message.user_tag)
+            message = codec.decode_attributes(delivery.attributes, self.data)
+        self._message = message
+        self.address = Address(message.type, message.channel, message.sub_id, message.user_tag)
 
     @property
     def message(self) -> Message:
         """The message as it was published."""
         if self._message is None:
-            delivery = self.delivery
-            if self.is_own or "type" not in delivery.attributes:
-                self._message = codec.decode_published(delivery.data)
-            else:
-                self._message = codec.decode_attributes(delivery.attributes, delivery.data)
+            self._message = self._read()
         return self._message
+
+    def _read(self) -> Message:
+        if self._is_whole:
+            return codec.decode_published(self.data)
+        names = zip(("type", "channel", "subId", "userTag"), self.address, strict=True)
+        return codec.decode_attributes({name: value for name, value in names if value is not None}, self.data)
+
+    def release(self) -> None:
+        """Keep only what it came as: what was read of it can be read again."""
+        self._message = None
 
     @property
     def id(self) -> str | None:
         """The id that its sender, or the sender's hub, gave it."""
-        return (codec.id_at_the_end(self.delivery.data) if self.is_own else None) or self.message.id
+        if not self._is_whole:
+            return None
+        return (codec.id_at_the_end(self.data) if self.is_own else None) or self.message.id
 
     @property
     def is_between_hubs(self) -> bool:
         """Whether it is what the instances tell each other."""
         return self.is_own and self.address.type.startswith(messages.OWN_PREFIX)
+
+    @property
+    def size(self) -> int:
+        """What keeping it takes beside the object itself, in bytes."""
+        texts = (*self.address, self.carrier_id, self.origin, self.sender)
+        return len(self.data) + sum(len(text) for text in texts if text)
+
+    def completed(self, position: str | None, *, new_id: str, now: str) -> Message:
+        """The message with what all instances agree on: its own id and time where a hub set them, else its carrier's.
+
+        `new_id` and `now` are for what has neither, as from a carrier that tells nothing.
+        """
+        message = self._message or self._read()
+        sent_date_time = message.sent_date_time if self.is_own else None
+        if sent_date_time is None:
+            sent_date_time = now if self.publish_time_ns is None else rfc3339(self.publish_time_ns)
+        return message.arrived(
+            id=message.id or self.carrier_id or new_id,
+            sent_date_time=sent_date_time,
+            pubsub_id=self.carrier_id,
+            position=position,
+        )

@@ -15,9 +15,10 @@ from app.clock import Clock
 from app.core.router import Rules
 from app.core.users import UserError
 from app.fanout import Fanout
-from app.fanout.embedded import EmbeddedFanout
+from app.fanout.embedded import Bus, EmbeddedFanout
 from app.handlers import Handler, Handlers
 from app.hub import Hub, Identity, Limits
+from app.journal import HistoryLimits
 from app.metrics import Metrics
 from app.protocol import messages
 from app.protocol.messages import NAME_RULE, is_name
@@ -61,6 +62,13 @@ def create_app(settings: Settings, *, fanout: Fanout | None = None, clock: Clock
             max_buffered_total=settings.max_buffered_total,
             resend_delay=settings.msg_resend_delay / 1000,
             resend_timeout=settings.msg_resend_timeout / 1000,
+            history=HistoryLimits(
+                size=settings.history_size,
+                ttl=settings.history_ttl,
+                max_bytes=settings.history_bytes,
+                delivery_skew=settings.delivery_skew,
+            ),
+            max_age=settings.max_age,
         ),
         include_user_props=settings.include_user_props,
         fanout=fanout or _make_fanout(settings, instance_id, metrics, clock),
@@ -141,7 +149,7 @@ def _make_fanout(settings: Settings, instance_id: str, metrics: Metrics, clock: 
         return _make_provider(settings, instance_id)
     if settings.pubsub_topic_name is not None:
         return _make_pubsub(settings, settings.pubsub_topic_name, instance_id, metrics, clock)
-    return EmbeddedFanout()
+    return EmbeddedFanout(Bus(instance_id))
 
 
 def _make_provider(settings: Settings, instance_id: str) -> Fanout:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from app.core.rate import RateLimit
@@ -15,6 +17,8 @@ CLOSE_TIMEOUT = 2.0
 """Seconds in which a client takes what still waits for it and the close frame; then the connection is cut."""
 LOOK_AGAIN = 0.1
 """Seconds between two looks at how much waits for clients that are behind."""
+REPLAYED_IN_ONE_TURN = 100
+"""Messages that one connection is sent again before others have their turn."""
 ERRORS_ALLOWED = 50
 ERRORS_PERIOD = 10.0
 
@@ -117,6 +121,10 @@ class Connection:
         self._frames: list[Frame] = []
         self._waiting = 0
         """The part of `buffered` that was written."""
+        self._later: deque[Frame | Iterator[Frame]] | None = None
+        """What is sent again as the client takes it, and what has to come behind it; None: nothing."""
+        self._held = 0
+        """The part of `buffered` that has to come behind what is sent again."""
         self._is_open = False
         self._close_reason = ""
         self._cut: asyncio.TimerHandle | None = None
@@ -132,12 +140,30 @@ class Connection:
         """Send a frame; answers whether it will be (not on a connection that is closing). Never waits."""
         if self.close_code is not None:
             return False
-        frames = self._frames
-        if not frames:
-            self._outgoing.at_the_end_of_this_turn(self)
-        frames.append(frame)
+        if self._later is None:
+            frames = self._frames
+            if not frames:
+                self._outgoing.at_the_end_of_this_turn(self)
+            frames.append(frame)
+        else:
+            self._later.append(frame)
+            self._held += frame.size
         self.buffered += frame.size
         return self.buffered <= self._max_buffered or self._is_taken()
+
+    def replay(self, frames: Iterator[Frame]) -> None:
+        """Send these as fast as the client takes them, and all that is sent from now on behind them."""
+        if self.close_code is not None:
+            return
+        if self._later is None:
+            self._later = deque()
+            self._outgoing.at_the_end_of_this_turn(self)
+        self._later.append(frames)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client has yet to take what was sent to it before."""
+        return self._later is not None or (self._waiting > 0 and self._outlet.waiting() > 0)
 
     def _is_taken(self) -> bool:
         """Whether the client takes what is too much for one turn; if not, it ends here."""
@@ -148,25 +174,59 @@ class Connection:
 
     def flush(self) -> None:
         """Write what was sent in this turn."""
-        frames = self._frames
-        if not frames or not self._is_open:
+        if not self._is_open:
             return
-        self._frames = []
+        frames = self._frames
+        if frames:
+            self._frames = []
+            self._write(frames)
+        if self._later is not None:
+            self._go_on(self._later)
+
+    def _write(self, frames: list[Frame]) -> None:
         waiting = self._outlet.write(frames)
         if waiting or self._waiting:
             self._waits(waiting)
-        self.buffered = waiting
+        self.buffered = waiting + self._held
+
+    def _go_on(self, later: deque[Frame | Iterator[Frame]]) -> None:
+        """Write as much of what comes later as the client has room for."""
+        room = max(1, self._max_buffered // 2) - self._waiting
+        frames: list[Frame] = []
+        while later and room > 0 and len(frames) < REPLAYED_IN_ONE_TURN:
+            first = later[0]
+            if isinstance(first, Frame):
+                frame = first
+                self._held -= frame.size
+                later.popleft()
+            elif (replayed := next(first, None)) is not None:
+                frame = replayed
+            else:
+                later.popleft()
+                continue
+            frames.append(frame)
+            room -= frame.size
+        if not later:
+            self._later = None
+        if frames:
+            self._write(frames)
+        if self._later is not None and room > 0:
+            self._outgoing.at_the_end_of_this_turn(self)  # the others have their turn; then more
 
     def measure(self) -> None:
         """Look at how much the client has yet to take."""
         waiting = self._outlet.waiting()
-        self.buffered = waiting + sum(frame.size for frame in self._frames)
+        self.buffered += waiting - self._waiting
         self._waits(waiting)
+        if self._later is not None and self._is_open:
+            self._go_on(self._later)
 
     def close(self, code: CloseCode, reason: str, farewell: Frame | None = None) -> None:
         """Send what waits, then the farewell, then the close frame; cut what takes too long. Once only."""
         if self.close_code is not None:
             return
+        if self._later is not None:
+            self._drop_later()
         if farewell is not None and not self.send(farewell):
             return
         self.flush()
@@ -175,6 +235,12 @@ class Connection:
         self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._outlet.abort)
         if self._is_open:
             self._outlet.close(code, reason)
+
+    def _drop_later(self) -> None:
+        """What was not sent again in time; the client asks for it anew, from the position that it has come to."""
+        self._later = None
+        self.buffered -= self._held
+        self._held = 0
 
     def overflow(self) -> None:
         """End a connection that does not take what is sent to it. What was not written is dropped: no farewell."""
@@ -197,7 +263,8 @@ class Connection:
 
     def _forget(self) -> None:
         self._frames = []
-        self.buffered = 0
+        self._later = None
+        self._held = self.buffered = 0
         if self._waiting:
             self._waits(0)
 

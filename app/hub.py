@@ -6,17 +6,18 @@ it. `send` is one frame to one connection. A message goes one way: receive, publ
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from app.arrival import Arrival
-from app.clock import Clock, rfc3339
+from app.clock import Clock
 from app.connection import Connection, Outgoing, Outlet
 from app.core import info
 from app.core.channels import ChannelManager
 from app.core.deduplication import Deduplicator
+from app.core.position import Position
 from app.core.router import (
     Acknowledge,
     Audience,
@@ -37,6 +38,7 @@ from app.fanout import Delivery, Fanout, FanoutStartError, Publication
 from app.fanout.backlog import Backlog
 from app.fanout.embedded import EmbeddedFanout
 from app.handlers import Handlers
+from app.journal import SECOND, HistoryLimits, Journal, Place, Resumed
 from app.metrics import Metrics
 from app.protocol import codec, messages
 from app.protocol.close_codes import CloseCode
@@ -56,6 +58,8 @@ DRAIN_TIMEOUT = 3.0
 FINISH_TIMEOUT = 1.0
 RETURN_WINDOW_MS = 1000
 """Clients of a stopping instance are told to come back at a time of their own within this."""
+LOOK_AROUND = 1.0
+"""Seconds between two looks at what is too old, and at what was lost."""
 WELCOME_TEXT = "the cloud-sockets WebSocket"
 
 
@@ -79,6 +83,9 @@ class Limits:
     max_buffered_total: int
     resend_delay: float
     resend_timeout: float
+    history: HistoryLimits
+    max_age: float | None = None
+    """Older messages are kept for recovery, and not sent as news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,8 @@ class Hub:
         self._backlog = Backlog(fanout, limits.publish_backlog, metrics)
         self._sequence = 0
         self._deduplicator = Deduplicator()
+        self._journal = Journal(fanout, limits.history, self.users, metrics)
+        self._looking: asyncio.TimerHandle | None = None
         self._resender = Resender(limits.resend_delay, limits.resend_timeout, clock, metrics)
         self._all_gone = asyncio.Event()
         self._started = False
@@ -140,7 +149,8 @@ class Hub:
         """Start the fan-outs; returns at once, `unready_reasons` tells when they are up."""
         self.loop = asyncio.get_running_loop()
         self.failed = self.loop.create_future()
-        await self._local.start(self.deliver)
+        self._look_around(self.loop)
+        await self._local.start(self.deliver_local)
         self._tasks.start(self._start_fanout(self.failed))
 
     async def _start_fanout(self, failed: "asyncio.Future[FanoutStartError]") -> None:
@@ -187,6 +197,8 @@ class Hub:
         await self._fanout.close()
         await self._local.close()
         self._resender.close()
+        if self._looking is not None:
+            self._looking.cancel()
         await self._handlers.close()
         await self._tasks.finish(FINISH_TIMEOUT)
 
@@ -201,8 +213,11 @@ class Hub:
         """Whether there is no room for another connection."""
         return len(self.connections) >= self.limits.max_connections
 
-    def connect(self, user: User | None, session_user: Any, outlet: Outlet) -> Connection:
-        """Take in a socket and send its welcome. The caller owes an `open` once it is accepted, and a `disconnect`."""
+    def connect(self, user: User | None, session_user: Any, outlet: Outlet, position: str | None = None) -> Connection:
+        """Take in a socket and send its welcome, and what it missed since `position`.
+
+        The caller owes an `open` once it is accepted, and a `disconnect`.
+        """
         connection = Connection(
             self._clock.new_id(),
             user,
@@ -216,6 +231,7 @@ class Hub:
             self.users.add(connection, user)
         self.metrics.connections_opened.inc()
         name = f"{user.name} to " if user is not None else "to "
+        resumed = self._journal.welcome(connection, position)
         self.tell(
             connection,
             type=messages.WELCOME,
@@ -224,7 +240,10 @@ class Hub:
             numUsers=len(self.users.names),
             connectionId=connection.id,
             instanceId=self.identity.instance_id,
+            position=resumed.position,
+            recovered=None if position is None else resumed.recovered,
         )
+        self._replay(connection, resumed)
         if self.draining:  # it slipped in while its upgrade was under way
             self._end(connection, CloseCode.SERVICE_RESTART, "service restart", retry_after_ms=0)
         return connection
@@ -237,6 +256,7 @@ class Hub:
         if connection.user is not None:
             self.users.remove(connection, connection.user)
         self._resender.forget(connection)
+        self._journal.forget(connection)
         self.metrics.connections_closed.labels(str(int(connection.close_code or 0))).inc()
         if not self.connections:
             self._all_gone.set()
@@ -280,8 +300,8 @@ class Hub:
 
     async def _do(self, connection: Connection, message: Message, shown: Json | str) -> None:
         match self._router.request_of(message):
-            case Subscribe(channel, sub_id):
-                self.subscribe(connection, channel, sub_id, message.ack_id)
+            case Subscribe(channel, sub_id, position):
+                self.subscribe(connection, channel, sub_id, message.ack_id, position)
             case Unsubscribe(channel, sub_id):
                 self.unsubscribe(connection, channel, sub_id, message.ack_id)
             case Acknowledge(message_id):
@@ -317,8 +337,15 @@ class Hub:
         if message.ack_id is not None:
             self._reply(connection, message.ack_id, id=published.id, pubsubId=published.pubsub_id)
 
-    def subscribe(self, connection: Connection, channel: str, sub_id: str, ack_id: Json | None = None) -> None:
-        """Subscribe a connection and tell it so. Raises MessageError over the limit."""
+    def subscribe(
+        self,
+        connection: Connection,
+        channel: str,
+        sub_id: str,
+        ack_id: Json | None = None,
+        position: str | None = None,
+    ) -> None:
+        """Subscribe a connection, tell it so, and send what it missed since `position`. Raises MessageError."""
         if (
             not self.channels.has(connection, channel, sub_id)
             and self.channels.subscription_count_of(connection) >= self.limits.max_subscriptions
@@ -328,13 +355,17 @@ class Hub:
                 f"a connection can have at most {self.limits.max_subscriptions} subscriptions",
             )
         self.channels.subscribe(connection, channel, sub_id)
+        resumed = self._journal.join(connection, channel, sub_id, position)
         self._reply(
             connection,
             ack_id,
             channel=channel,
             subId=sub_id,
             numConnections=len(self.channels.connections_of(channel, sub_id)),
+            position=resumed.position,
+            recovered=None if position is None else resumed.recovered,
         )
+        self._replay(connection, resumed, channel, sub_id)
 
     def unsubscribe(
         self,
@@ -345,6 +376,7 @@ class Hub:
     ) -> None:
         """Unsubscribe a connection from a subscription, a channel or everything, and tell it what that took away."""
         removed = self.channels.unsubscribe(connection, channel, sub_id)
+        self._journal.leave(connection, channel, sub_id)
         self._reply(
             connection,
             ack_id,
@@ -439,51 +471,82 @@ class Hub:
     # Deliver: from a fan-out
 
     def deliver(self, delivery: Delivery) -> None:
-        """Send what a fan-out hands in to the connections that want it, once. Never raises for what is in it."""
+        """Send what the shared fan-out hands in to the connections that want it, once, and keep it for others.
+
+        Never raises for what is in it.
+        """
+        self._look_for_a_gap()
         now = self._clock.monotonic()
+        taken_in = self._take_in(delivery, now)
+        if taken_in is None:
+            return
+        arrival, audience = taken_in
+        place = self._journal.keep(arrival, delivery, audience, now)
+        if delivery.live and not self._is_stale(delivery):
+            self._send_arrival(self._receivers(audience), arrival, place)
+        arrival.release()
+
+    def deliver_local(self, delivery: Delivery) -> None:
+        """The same for what stays on this instance, and is not kept."""
+        now = self._clock.monotonic()
+        taken_in = self._take_in(delivery, now)
+        if taken_in is not None:
+            arrival, audience = taken_in
+            if not self._router.rules.pubsub_types:
+                # Where nothing is listed, nobody chose what need not be kept: whoever comes back is told the truth.
+                self._journal.lose(audience, now)
+            self._send_arrival(self._receivers(audience), arrival, None)
+
+    def _take_in(self, delivery: Delivery, now: float) -> tuple[Arrival, Audience] | None:
+        """A message that is new and for clients, and whom it is for. What else came is seen to here."""
         attributes = delivery.attributes
-        sender, origin = attributes.get("sender", ""), attributes.get("origin")
+        origin = attributes.get("origin")
         known_by = self._deduplicator.carried_before(delivery.key, origin, attributes.get("seq"), now)
         if known_by is not None:
             self.metrics.duplicates.labels(known_by).inc()
-            return
+            return None
         try:
-            arrival = self._take_in(delivery)
+            arrival = self._read(delivery)
             if arrival.is_between_hubs:
                 self._heed(arrival.message, origin or "")
-                return
-            receivers = self._receivers(self._router.audience_of(arrival.address))
+                return None
+            audience = self._router.audience_of(arrival.address)
             message_id = arrival.id
-            if message_id is not None and self._deduplicator.sent_before(sender, message_id, now):
-                self.metrics.duplicates.labels("id").inc()
-                return
-            self.metrics.arrived.inc()
-            if receivers and delivery.live:
-                # An announce does not come back to the socket that sent it; the seed's other types do.
-                left_out = sender if arrival.address.type == messages.ANNOUNCE else None
-                self._send_arrival(receivers, arrival, left_out)
         except MessageError as error:
             self.metrics.malformed.labels(error.code.value).inc()
             logger.warning("dropped the malformed message %s: %s", delivery.id, error)
+            return None
+        if message_id is not None and self._deduplicator.sent_before(arrival.sender, message_id, now):
+            self.metrics.duplicates.labels("id").inc()
+            return None
+        self.metrics.arrived.inc()
+        return arrival, audience
 
-    def _take_in(self, delivery: Delivery) -> Arrival:
+    def _read(self, delivery: Delivery) -> Arrival:
         arrival = Arrival(delivery)
         if len(delivery.data) > self.limits.max_payload + (STAMP_ROOM if arrival.is_own else 0):
             raise MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {self.limits.max_payload} bytes")
         return arrival
 
-    def _complete(self, arrival: Arrival) -> Message:
-        """Give a message what all instances agree on: its own id and time where a hub set them, else its carrier's."""
-        message, delivery = arrival.message, arrival.delivery
-        sent_date_time = message.sent_date_time if arrival.is_own else None
-        if sent_date_time is None:
-            published = delivery.publish_time_ns
-            sent_date_time = self._clock.now() if published is None else rfc3339(published)
-        return message.arrived(
-            id=message.id or delivery.id or self._clock.new_id(),
-            sent_date_time=sent_date_time,
-            pubsub_id=delivery.id,
-        )
+    def _is_stale(self, delivery: Delivery) -> bool:
+        """Whether it is too old to be news."""
+        if self.limits.max_age is None or delivery.publish_time_ns is None:
+            return False
+        stale = self._clock.unix_ns() - delivery.publish_time_ns > self.limits.max_age * SECOND
+        if stale:
+            self.metrics.stale.inc()
+        return stale
+
+    def _look_around(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._journal.expire(self._clock.monotonic())
+        self._look_for_a_gap()
+        self._looking = loop.call_later(LOOK_AROUND, self._look_around, loop)
+
+    def _look_for_a_gap(self) -> None:
+        """Where this instance missed something, its clients may get it from another: from where they are now."""
+        if self._journal.found_gap():
+            for connection in tuple(self.connections.values()):
+                self._end(connection, CloseCode.ROTATION, "messages may be missing", retry_after_ms=0)
 
     def _heed(self, message: Message, origin: str) -> None:
         """What another instance tells; a type that is not known here comes from a newer release."""
@@ -514,15 +577,70 @@ class Hub:
         """A message as it would be sent: with an id and a time."""
         return message.stamped(id=self._clock.new_id(), sent_date_time=self._clock.now())
 
-    def _send_arrival(self, receivers: Collection[Connection], arrival: Arrival, left_out: str | None) -> None:
-        awaits_ack = arrival.address.type in self._router.rules.ack_types
-        mine = arrival.delivery.attributes.get("origin") == self.identity.instance_id
-        if mine and arrival.delivery.id is None and not awaits_ack:
-            frame = Frame(arrival.delivery.data)  # as it was written here: its carrier has nothing to add
-            self._send_to_all(receivers, frame, left_out=left_out)
+    def _send_arrival(self, receivers: Collection[Connection], arrival: Arrival, place: Place | None) -> None:
+        # An announce does not come back to the socket that sent it; the seed's other types do.
+        left_out = arrival.sender if arrival.address.type == messages.ANNOUNCE else None
+        if not receivers:
             return
-        message = self._complete(arrival)
+        if place is None or self._journal.is_the_same_for_all(place):
+            self._send_as(receivers, arrival, None if place is None else place.position, left_out)
+            return
+        at: dict[Position, list[Connection]] = {}
+        for connection in receivers:
+            position = self._journal.position_for(connection, place, arrival.address.channel)
+            if position is not None and connection.id != left_out:
+                at.setdefault(position, []).append(connection)
+        for position, connections in at.items():
+            self._send_as(connections, arrival, position)
+
+    def _send_as(
+        self,
+        receivers: Collection[Connection],
+        arrival: Arrival,
+        position: Position | None,
+        left_out: str | None = None,
+    ) -> None:
+        """Send an arrival to these, with this position."""
+        written = None if position is None else position.encode()
+        awaits_ack = arrival.address.type in self._router.rules.ack_types
+        if arrival.origin == self.identity.instance_id and arrival.carrier_id is None and not awaits_ack:
+            # As it was written here: its carrier has nothing to add but the position.
+            marks = {} if written is None else {"position": written}
+            self._send_to_all(receivers, Frame(codec.completed(arrival.data, **marks)), left_out=left_out)
+            return
+        try:
+            message = self._completed(arrival, written)
+        except MessageError as error:
+            self.metrics.malformed.labels(error.code.value).inc()
+            logger.warning("dropped the malformed message %s: %s", arrival.carrier_id, error)
+            return
         self._send_to_all(receivers, codec.encode_frame(message), message if awaits_ack else None, left_out)
+
+    def _completed(self, arrival: Arrival, position: str | None) -> Message:
+        return arrival.completed(position, new_id=self._clock.new_id(), now=self._clock.now())
+
+    def _replay(
+        self, connection: Connection, resumed: Resumed, channel: str | None = None, sub_id: str | None = None
+    ) -> None:
+        if resumed.replay:
+            connection.replay(self._replayed(connection, resumed, channel, sub_id))
+
+    def _replayed(
+        self, connection: Connection, resumed: Resumed, channel: str | None, sub_id: str | None
+    ) -> Iterator[Frame]:
+        """What a client missed, each written when the client has room for it."""
+        for each in resumed.replay:
+            if channel is not None and sub_id is not None and not self.channels.has(connection, channel, sub_id):
+                return  # it does not want it any more
+            try:
+                message = self._completed(each.message, self._journal.borne(each, resumed).encode())
+            except MessageError:
+                continue  # nobody was sent it when it was new either
+            if message.type in self._router.rules.ack_types:
+                self._resender.expect(connection, message)
+            self.metrics.replayed.inc()
+            self.metrics.sent.inc()
+            yield codec.encode_frame(message)
 
     def _send_to_all(
         self,

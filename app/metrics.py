@@ -58,10 +58,29 @@ class Metrics:
             "malformed_dropped", "Messages from the topic that could not be used, by the error's code", "code"
         )
         self.sent = counter("messages_sent", "Frames handed to connections")
+        self.history_bytes = gauge("history_bytes", "What the kept messages take")
+        self.history_messages = gauge("history_messages", "Messages that are kept for clients that come back")
+        self.history_streams = gauge("history_streams", "Channels and inboxes of which something is known")
+        self.history_evicted = counter(
+            "history_evicted", "Messages that were let go of, by reason: size, age, bytes", "reason"
+        )
+        self.recoveries = counter(
+            "recoveries",
+            "Answers to clients that came back with a position: recovered, or why it could not be proven "
+            "(off, epoch, uncovered, evicted, unknown, malformed, busy)",
+            "result",
+        )
+        self.replayed = counter("messages_replayed", "Messages sent to clients that had missed them")
+        self.stale = counter(
+            "messages_stale", "Messages kept for recovery only: they came too late to be news (CLOUD_SOCKETS_MAX_AGE)"
+        )
         self.buffered_bytes = gauge("buffered_bytes", "Bytes that wait for connections to take them")
 
         self.acks_pending = gauge("acks_pending", "Messages that connections have yet to acknowledge")
         self.acks_resent = counter("acks_resent", "Messages sent again because no acknowledgement came")
+        self.acks_put_off = counter(
+            "acks_put_off", "Messages not sent again yet: the connection has not taken what was sent before"
+        )
         self.acks_given_up = counter(
             "acks_given_up",
             "Messages whose acknowledgement is no longer waited for, by reason: timeout, too_many, disconnected",

@@ -11,6 +11,9 @@ from app.protocol import codec
 from app.protocol.frame import Frame
 from app.protocol.messages import Message
 
+RESENT_IN_ONE_TURN = 1000
+"""Messages that are sent again before everything else has its turn."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,12 +49,15 @@ class Resender:
 
     def _resend(self) -> None:
         self._timer = None
-        due = self.pending.due(self._clock.monotonic())
+        due = self.pending.due(self._clock.monotonic(), RESENT_IN_ONE_TURN)
         for entry in due.given_up:
             self._metrics.acks_given_up.labels("timeout").inc()
             logger.warning("gave up %s: connection %s never acknowledged it", entry.message.id, entry.connection.id)
         frames: dict[str | None, Frame] = {}  # by message id: one encoding for all that owe this message
         for entry in due.resend:
+            if entry.connection.is_behind:  # it may not have come to this message yet; another would wait behind it
+                self._metrics.acks_put_off.inc()
+                continue
             frame = frames.get(entry.message.id)
             if frame is None:
                 now = self._clock.now()

@@ -78,14 +78,17 @@ class AckQueue(Generic[C]):
             self._remove(connection, message_id)
         return len(own)
 
-    def due(self, now: float) -> Due[C]:
-        """Take what is due: what is answered as `resend` is put off by another delay, what is `given_up` is gone."""
+    def due(self, now: float, limit: int) -> Due[C]:
+        """Take what is due: what is answered as `resend` is put off by another delay, what is `given_up` is gone.
+
+        At most `limit` entries are answered as `resend`; the rest stays due.
+        """
         given_up = []
         while self._by_age and (entry := next(iter(self._by_age.values()))).sent + self._timeout <= now:
             given_up.append(entry)
             self._remove(entry.connection, entry.message.id or "")
-        resend = []
-        while self._by_resend and (entry := next(iter(self._by_resend.values()))).resend <= now:
+        resend: list[PendingAck[C]] = []
+        while len(resend) < limit and self._by_resend and (entry := next(iter(self._by_resend.values()))).resend <= now:
             resend.append(entry)
             entry.resend = now + self._delay
             self._by_resend.move_to_end((entry.connection, entry.message.id or ""))

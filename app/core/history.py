@@ -141,12 +141,7 @@ class History(Generic[T]):
         if not self.on:
             return Position(self._epoch, mark.time, () if last is None else (last,))
         self.expire(now)
-        log = self._logs.get(stream)
-        if log is None:
-            log = self._logs[stream] = Log(self.forgotten_through)
-            self.bytes += LOG_BYTES + len(stream.name)
-        else:
-            self._logs.move_to_end(stream)
+        log = self._log_of(stream)
         self._arrivals += 1
         if last is not None:
             keys = len(log.last)
@@ -161,6 +156,16 @@ class History(Generic[T]):
         while self.bytes > self._max_bytes:
             self._make_room()
         return position
+
+    def lose(self, stream: Stream, time: int, now: float) -> None:
+        """Something of this stream came and is not kept: what was before `time` cannot be gone on from."""
+        if not self.on:
+            return
+        self.expire(now)
+        log = self._log_of(stream)
+        log.floor = max(log.floor, time)
+        while self.bytes > self._max_bytes:
+            self._make_room()
 
     def expire(self, now: float) -> None:
         """Let go of what is too old. Each `add` does it; call it from a timer too."""
@@ -200,6 +205,16 @@ class History(Generic[T]):
     def streams(self) -> int:
         """How many streams are known, tombstones too."""
         return len(self._logs)
+
+    def _log_of(self, stream: Stream) -> Log[T]:
+        """The log of a stream that something came of just now."""
+        log = self._logs.get(stream)
+        if log is None:
+            log = self._logs[stream] = Log(self.forgotten_through)
+            self.bytes += LOG_BYTES + len(stream.name)
+        else:
+            self._logs.move_to_end(stream)
+        return log
 
     def _last_of(self, streams: Iterable[Stream]) -> Collection[Last]:
         """The last message of each key over these streams."""

@@ -88,6 +88,10 @@ class Position:
         """The same position, with this time if its own is lower."""
         return self if self.time >= time else Position(self.epoch, time, self.last)
 
+    def not_after(self, time: int) -> "Position":
+        """The same position, with this time if its own is higher."""
+        return self if self.time <= time else Position(self.epoch, time, self.last)
+
     def encode(self) -> str:
         """The position as text. Equal positions are equal texts."""
         return f"1.{self.epoch}.{self.time:x}" + "".join(

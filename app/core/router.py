@@ -25,6 +25,8 @@ class Rules:
 class Subscribe:
     channel: str
     sub_id: str
+    position: str | None = None
+    """Where the client goes on from; None: from now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class Router:
         """What a client asks for. Raises MessageError for what a client may not say."""
         match message.type:
             case messages.SUBSCRIBE:
-                return Subscribe(_need(message.channel, "channel", message), _need(message.sub_id, "subId", message))
+                channel, sub_id = _need(message.channel, "channel", message), _need(message.sub_id, "subId", message)
+                return Subscribe(channel, sub_id, message.position)
             case messages.UNSUBSCRIBE:
                 return Unsubscribe(message.channel, message.sub_id)
             case messages.ACK:

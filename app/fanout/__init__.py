@@ -35,6 +35,8 @@ class Delivery(NamedTuple):
     """The carrier keeps the order of what has the same key; None: it was published without order."""
     live: bool = True
     """False: older than this instance. It is kept for clients that come back, and sent to nobody now."""
+    sequence: int | None = None
+    """What a carrier without publish times counts, from 1 on; the same everywhere in its `Fanout.epoch`."""
 
     @property
     def key(self) -> str | None:
@@ -88,12 +90,26 @@ class Fanout(ABC):
         return []
 
     @property
-    def covers_from_ns(self) -> int | None:
-        """The publish time (Unix) since which this instance has heard everything, as far as it knows.
+    def epoch(self) -> str:
+        """Names the count that `Delivery.sequence` belongs to; empty where deliveries have a publish time.
 
-        None: nothing can be proven, as before it has started. What was published later and has not arrived yet is no
-        gap: it still comes, as a live delivery. It moves forward where something was lost, never back.
+        Up to 32 of [0-9A-Za-z_-].
         """
+        return ""
+
+    @property
+    def covers_from(self) -> int | None:
+        """The publish time (Unix ns) or sequence since which this instance has heard everything, as far as it knows.
+
+        None: nothing can be proven now, as before it has started. What was published later and has not arrived yet is
+        no gap: it still comes, as a live delivery. It moves forward where something was lost, before anything newer is
+        delivered, and never back.
+        """
+        return None
+
+    @property
+    def heard_through(self) -> int | None:
+        """While it catches up: the publish time (Unix ns) up to which all has been heard. None: it is up to date."""
         return None
 
     @property

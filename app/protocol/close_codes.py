@@ -8,6 +8,7 @@ class CloseCode(IntEnum):
     TOO_BIG = 1009
     SERVICE_RESTART = 1012
     SLOW_CONSUMER = 3008
+    ROTATION = 3011
     NO_PONG = 3012
     TOO_MANY_ERRORS = 3501
     LOGGED_OUT = 3503

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from app.protocol.errors import ErrorCode, MessageError
 from app.protocol.frame import Frame
-from app.protocol.messages import MAX_NAME_LENGTH, NAME_RULE, Message, is_name
+from app.protocol.messages import MAX_NAME_LENGTH, NAME_RULE, SUBSCRIBE, Message, is_name
 
 MAX_DEPTH = 128
 MAX_SHOWN_LENGTH = 1024
@@ -126,6 +126,11 @@ def encode(message: Message, **marks: object) -> bytes:
     return msgspec.json.encode(_fields(message) | marks)
 
 
+def completed(data: bytes, **marks: str) -> bytes:
+    """A message as `encode` writes one, with further top-level properties; what it says already is not read again."""
+    return data[:-1] + b"," + msgspec.json.encode(marks)[1:] if marks else data
+
+
 def encode_frame(message: Message, **marks: object) -> Frame:
     """Write a message as the frame that its receivers get."""
     return Frame(encode(message, **marks))
@@ -152,6 +157,7 @@ def _fields(message: Message, *, with_ack_id: bool = False) -> dict[str, object]
         "id": message.id,
         "sentDateTime": message.sent_date_time,
         "pubsubId": message.pubsub_id,
+        "position": message.position,
         "ackId": message.ack_id if with_ack_id else None,
     }
     return {key: value for key, value in fields.items() if value is not None}
@@ -235,6 +241,7 @@ def _message(fields: dict[str, Raw], ack_id: Raw | None) -> Message:
     """Build the message; takes `fields` apart."""
     if "type" not in fields:
         raise MessageError(ErrorCode.MISSING_FIELD, "type is missing")
+    position = _position(fields)
     for name in _SET_BY_SERVICE:
         fields.pop(name, None)
     names: dict[str, str] = {}
@@ -247,4 +254,15 @@ def _message(fields: dict[str, Raw], ack_id: Raw | None) -> Message:
             raise _not_a_name(key)
         names[attribute] = value
     payload = fields.pop("payload", None)
-    return Message(**names, ack_id=ack_id, payload=payload, extras=fields)
+    return Message(**names, position=position, ack_id=ack_id, payload=payload, extras=fields)
+
+
+def _position(fields: Mapping[str, Raw]) -> str | None:
+    """Where a subscriber goes on from; in all else that comes in it says nothing."""
+    written = fields.get("position")
+    if written is None or _string(fields["type"]) != SUBSCRIBE or bytes(written) == b"null":
+        return None
+    position = _string(written)
+    if position is None:
+        raise MessageError(ErrorCode.INVALID_FIELD, "position must be the string that came with a message or a reply")
+    return position

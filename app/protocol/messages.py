@@ -49,7 +49,8 @@ def is_name(value: object) -> bool:
 class Message(Struct, frozen=True, kw_only=True):
     """A message in well-formed shape. What is `Json` is text as it came, which travels on byte for byte.
 
-    `ack_id` is the request's own mark, for the reply alone; `extras` are the top-level properties that the service does
+    `ack_id` is the request's own mark, for the reply alone; `position` is where a subscriber goes on from, or where a
+    receiver is with this message; `extras` are the top-level properties that the service does
     not know.
     """
 
@@ -60,6 +61,7 @@ class Message(Struct, frozen=True, kw_only=True):
     id: str | None = None
     sent_date_time: str | None = None
     pubsub_id: str | None = None
+    position: str | None = None
     ack_id: Json | None = None
     payload: Json | None = None
     extras: Mapping[str, Json] = MappingProxyType({})
@@ -72,6 +74,6 @@ class Message(Struct, frozen=True, kw_only=True):
         """The same message as it travels: with an id (its own if it has one) and a time, without the request's mark."""
         return replace(self, id=self.id or id, sent_date_time=sent_date_time, ack_id=None)
 
-    def arrived(self, *, id: str, sent_date_time: str, pubsub_id: str | None) -> "Message":
+    def arrived(self, *, id: str, sent_date_time: str, pubsub_id: str | None, position: str | None) -> "Message":
         """The same message as it came out of a fan-out."""
-        return replace(self, id=id, sent_date_time=sent_date_time, pubsub_id=pubsub_id)
+        return replace(self, id=id, sent_date_time=sent_date_time, pubsub_id=pubsub_id, position=position)

@@ -95,9 +95,14 @@ def _control_of(upgrade: Websocket) -> Control | None:
     return control
 
 
+def _position_of(upgrade: Websocket) -> str | None:
+    """Where a client that comes back was in its inbox."""
+    return upgrade.args.get("position") or None if upgrade.query_string else None
+
+
 async def _serve_frames(hub: Hub, guest: Guest, upgrade: Websocket, control: Control) -> None:
     """The fast way: what the hub sends is written to the connection as it is."""
-    connection = hub.connect(*guest, outlet=control)
+    connection = hub.connect(*guest, outlet=control, position=_position_of(upgrade))
     control.limit()
     control.on_silence = lambda: hub.silent(connection)
     try:
@@ -114,7 +119,7 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
     """The way that every ASGI server has: a task sends message after message."""
     view = asyncio.current_task()
     messages = MessageOutlet(upgrade.send, upgrade.close, abort=lambda: view and view.cancel())
-    connection = hub.connect(*guest, outlet=messages)
+    connection = hub.connect(*guest, outlet=messages, position=_position_of(upgrade))
     if control is not None:
         control.limit()
         control.on_silence = lambda: hub.silent(connection)

@@ -98,24 +98,29 @@ async def test_a_service_that_restarts_has_its_clients_back_and_they_know_of_the
         assert State.WAITING in notes.told
 
 
-async def test_a_client_that_was_cut_off_goes_on_or_knows_of_the_gap() -> None:
+@pytest.mark.parametrize(("kept", "came"), [("announce", (1, 2, 3)), ("", (1, 3))])
+async def test_a_client_that_was_cut_off_goes_on_or_knows_of_the_gap(kept: str, came: tuple[int, ...]) -> None:
     notes = Notes()
     may_go_on = asyncio.Event()
 
     async def sleep(_: float) -> None:
         await may_go_on.wait()
 
-    async with Server() as server, notes.client(server, sleep=sleep) as ann, Client(server.url) as bob:
-        has_positions = "position" in await ann.subscribe("news", "1")
+    async with (
+        Server(CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES=kept) as server,
+        notes.client(server, sleep=sleep) as ann,
+        Client(server.url) as bob,
+    ):
+        await ann.subscribe("news", "1")
         await bob.announce("news", 1)
         await notes.has(1)
         next(iter(ann._links)).socket.transport.abort()
         await until(lambda: ann.state is State.WAITING)
         await bob.announce("news", 2)
         may_go_on.set()
-        await until(lambda: notes.recovery_of("news") == [has_positions])
+        await until(lambda: notes.recovery_of("news") == [bool(kept)])
         await bob.announce("news", 3)
-        await notes.has(*((1, 2, 3) if has_positions else (1, 3)))
+        await notes.has(*came)
 
 
 async def test_a_user_who_is_logged_out_stays_out() -> None:

@@ -12,6 +12,7 @@ from app.core.router import Rules
 from app.fanout.embedded import EmbeddedFanout
 from app.handlers import Handlers
 from app.hub import Hub, Identity, Limits
+from app.journal import HistoryLimits
 from app.metrics import Metrics
 from app.protocol import codec
 from app.protocol.frame import Frame
@@ -33,6 +34,7 @@ async def open_hub(ack_types: frozenset[str] = frozenset()) -> AsyncIterator[Hub
             max_buffered_total=10_000_000,
             resend_delay=60,
             resend_timeout=600,
+            history=HistoryLimits(size=1000, ttl=300, max_bytes=10_000_000, delivery_skew=5),
         ),
         include_user_props=(),
         fanout=EmbeddedFanout(),

@@ -118,8 +118,12 @@ class PubSubFanout(Fanout):
         return list(self._listener.notes)
 
     @property
-    def covers_from_ns(self) -> int | None:
+    def covers_from(self) -> int | None:
         return self._listener.covers_from_ns
+
+    @property
+    def heard_through(self) -> int | None:
+        return self._listener.heard_through_ns
 
     @property
     def deaf(self) -> bool:

@@ -19,6 +19,7 @@ import grpc
 from app.backoff import Backoff
 from app.fanout import Deliver, Delivery, FanoutStartError
 from app.fanout.pubsub.canaries import Canaries
+from app.fanout.pubsub.catching_up import CatchingUp, HeldBack, hand_over
 from app.fanout.pubsub.client import (
     PERMISSIONS,
     SUBSCRIPTION_RETENTION,
@@ -51,6 +52,8 @@ LEAST_LOOK_BACK = 5.0
 """Seconds that a rebuilt subscription looks back beyond what was heard last: other keys may come later."""
 LONGEST_STOP = 0.9 * SUBSCRIPTION_RETENTION
 """Seconds without reading after which a subscription may have dropped messages."""
+STOP = 2.0
+"""Seconds without CPU after which what comes may be older than the delivery skew allows."""
 LONG_STOP = 30.0
 """Seconds without CPU after which this instance may no longer say who else was silent meanwhile."""
 DELETE_TIMEOUT = 1.5
@@ -138,7 +141,9 @@ class Listener:
         self._probe_keys = itertools.cycle(all_ordering_keys())
         self._heard_all = asyncio.Event()
         self._roll_called = False
-        self._patience = Patience(self._times.tick)
+        self._patience = Patience(self._times.tick, self._was_stopped)
+        self._held_back = HeldBack()
+        self._catching_up = CatchingUp()
 
         # What was heard, in publish times (Unix ns), and when, in the loop's time
         self._begin_ns = 0  # what was published before is not for this instance
@@ -148,8 +153,7 @@ class Listener:
         self._last_of_key = dict.fromkeys(all_ordering_keys(), 0)
         self._resume_ns = 0  # up to here all was heard, when it was last heard well
         self._looked_back = False
-        self._last_read = 0.0
-        self._last_read_ns = 0
+        self._last_read, self._last_read_ns = 0.0, 0
         self._reads = 0
         self._last_own = 0.0
 
@@ -188,6 +192,11 @@ class Listener:
                 logger.exception("listening failed")
             await asyncio.sleep(backoff.wait())
 
+    @property
+    def heard_through_ns(self) -> int | None:
+        """While it catches up: what was published up to here was heard, and later things may come out of turn."""
+        return self._catching_up.through_ns
+
     async def topic_missing(self) -> None:
         """Publishing met no topic: then this subscription hears nothing either, even when the topic is made anew."""
         if self._client.emulated:
@@ -199,6 +208,7 @@ class Listener:
         """Delete what this instance made, which else expires a day later. `timeout` is in seconds, for each."""
         self._subscription = None
         self._proven = False
+        self._held_back.drop()  # the next one brings it again, in its place
         for subscription in tuple(self._made):
             try:
                 await self._client.delete_subscription(subscription, timeout)
@@ -305,13 +315,14 @@ class Listener:
         if self._ever_heard and oldest_ns <= self._resume_ns:
             return  # what was heard last before the hole came again: there is no hole
         if self._ever_heard:
-            self._gap((oldest_ns - self._resume_ns) / SECOND)
+            seconds = (oldest_ns - self._resume_ns) / SECOND
+            self._gap(f"the topic does not retain messages of {seconds:.1f} s")
         asked_ns = max(self._begin_ns, oldest_ns) if self._looked_back else proof_ns
         self.covers_from_ns = max(asked_ns, self.covers_from_ns or 0)
 
-    def _gap(self, seconds: float) -> None:
+    def _gap(self, why: str) -> None:
         self._metrics.pubsub_gaps.inc()
-        logger.error("a gap: messages of %.1f s may never reach this instance, the topic does not retain them", seconds)
+        logger.error("a gap: messages may never reach this instance: %s", why)
 
     # A stream
 
@@ -320,7 +331,7 @@ class Listener:
         stream = self._client.open_stream(subscription, self._instance_id)
         self._metrics.pubsub_streams.inc()
         reader = asyncio.create_task(self._read(stream, deliver))
-        watcher = asyncio.create_task(self._watch(backoff))
+        watcher = asyncio.create_task(self._watch(backoff, deliver))
         try:
             ended, _ = await asyncio.wait({reader, watcher}, return_when=asyncio.FIRST_COMPLETED)
             (watcher if watcher in ended else reader).result()
@@ -339,6 +350,8 @@ class Listener:
             now_ns = self._now_ns()
             if self._proven and now_ns - self._last_read_ns > LONGEST_STOP * SECOND:
                 raise _SubscriptionLost("this instance was stopped for longer than its subscription keeps messages")
+            if self._patience.asleep_for(loop.time()) > STOP:
+                self._falls_behind(self._last_ns)  # the watcher has yet to wake
             self._last_read, self._last_read_ns = loop.time(), now_ns
             self._reads += 1
             self._metrics.pubsub_received.inc(len(received))
@@ -368,10 +381,17 @@ class Listener:
                 self._heed(origin, attributes, time_ns)
                 return
         live = self._proven or time_ns >= self._live_from_ns
-        try:
-            deliver(Delivery(message.data, attributes, message.message_id, time_ns, key or None, live))
-        except Exception:  # one message must not end the stream for all others
-            logger.exception("the message %s could not be delivered", message.message_id)
+        delivery = Delivery(message.data, attributes, message.message_id, time_ns, key or None, live)
+        if self._ever_heard and not self._proven:
+            self._hold_back(delivery, deliver)
+        else:
+            hand_over(delivery, deliver)
+
+    def _hold_back(self, delivery: Delivery, deliver: Deliver) -> None:
+        if not self._held_back.add(delivery):
+            self._gap("more came than can be held back until it is known what is missing")
+            self.covers_from_ns = max(self._last_ns, self.covers_from_ns or 0)
+            self._held_back.let_go(deliver)
 
     def _hear_own(self, key: str, token: str | None, time_ns: int) -> None:
         now = asyncio.get_running_loop().time()
@@ -391,13 +411,16 @@ class Listener:
 
     # Watching it
 
-    async def _watch(self, backoff: Backoff) -> None:
+    async def _watch(self, backoff: Backoff, deliver: Deliver) -> None:
         """See that the stream hears, now and from then on. Raises when it does not."""
         # A dead stream may go on swallowing the messages of some ordering keys: each stream is tried with all of them.
+        stops = self._catching_up.stops
         await self._prove(all_ordering_keys(), self._times.proof if self._proven else self._times.warm_up)
         if not self._proven:
             self._cover(self.own_heard_ns)
+            self._held_back.let_go(deliver)
         self._proven = self._ever_heard = True
+        self._catching_up.end(stops)
         self._failures = self._not_found = 0
         backoff.reset()
         self._hears_well()
@@ -407,8 +430,10 @@ class Listener:
         while True:
             if await self._patience.wait(self._lost):
                 raise _SubscriptionLost("the Pub/Sub topic had vanished")
-            if self._patience.overslept > LONG_STOP:
-                self.watching_from_ns, self._patience.overslept = None, 0.0
+            while self._catching_up.through_ns is not None:
+                stops = self._catching_up.stops
+                await self._prove(all_ordering_keys(), self._times.proof)
+                self._catching_up.end(stops)
             now = loop.time()
             if now - self._last_read >= quiet:
                 await self._prove([next(self._probe_keys)], self._times.proof)
@@ -420,6 +445,17 @@ class Listener:
                 beat = self._chance.uniform(*self._times.heartbeat)
                 await self._send_signal(HEARTBEAT, next(self._probe_keys))
             self._hears_well()
+
+    def _was_stopped(self, seconds: float) -> None:
+        """This process had no CPU for so long: what came meanwhile is still unread."""
+        if seconds > LONG_STOP:
+            self.watching_from_ns = None
+        if seconds > STOP:
+            self._falls_behind(self._last_ns)
+
+    def _falls_behind(self, through_ns: int) -> None:
+        if self._ever_heard:
+            self._catching_up.begin(through_ns)
 
     def _hears_well(self) -> None:
         if self.watching_from_ns is None:
@@ -501,6 +537,7 @@ class Listener:
             # With some keys deaf and others not, what those missed began after what they heard last.
             heard_ns = min((self._last_of_key[key] for key in keys or []), default=self._last_ns)
             self._resume_ns = max(heard_ns, self._last_ns - int((self._look_back or self._skew) * SECOND))
+            self._falls_behind(self._resume_ns)
         if self.hearing.is_set() or not self._ever_heard:
             logger.warning("not listening: %s", reason)
         self.hearing.clear()

@@ -6,6 +6,7 @@ having been silent: what came is still unread.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 OVERSLEPT = 0.5
 """Seconds by which a timer may be late before this process must have been stopped, or starved."""
@@ -14,17 +15,22 @@ MAX_NAPS = 3
 
 
 class Patience:
-    """Waits for events in small steps. `overslept` is the longest stop that was noticed since it was last reset."""
+    """Waits for events in small steps of `step` seconds, and tells `on_stop` how many seconds were slept through."""
 
-    def __init__(self, step: float) -> None:
+    def __init__(self, step: float, on_stop: Callable[[float], None] = lambda _: None) -> None:
         self.step = step
-        self.overslept = 0.0
+        self._on_stop = on_stop
+        self._awake: float | None = None
+
+    def asleep_for(self, now: float) -> float:
+        """How long this process has not been seen running; `now` is the loop's time."""
+        return 0.0 if self._awake is None else now - self._awake - self.step
 
     async def wait(self, event: asyncio.Event) -> bool:
         """Wait for one step, in seconds awake; answers whether the event came."""
         loop = asyncio.get_running_loop()
         for _ in range(MAX_NAPS):
-            begun = loop.time()
+            begun = self._awake = loop.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.step):
                     await event.wait()
@@ -32,5 +38,5 @@ class Patience:
             late = loop.time() - begun - self.step
             if late < OVERSLEPT:
                 return False
-            self.overslept = max(self.overslept, late)
+            self._on_stop(late)
         return False

@@ -16,7 +16,7 @@ def queue() -> AckQueue[str]:
 
 
 def due_ids(queue: AckQueue[str], now: float) -> tuple[list[str | None], list[str | None]]:
-    resend, given_up = queue.due(now)
+    resend, given_up = queue.due(now, limit=100)
     return [entry.message.id for entry in resend], [entry.message.id for entry in given_up]
 
 

@@ -135,7 +135,7 @@ async def test_who_was_deaf_or_stopped_begins_to_listen_anew(
     assert await live.sweeper.sweep() == []
     live.let_pass()
     live.sweeper._first_seen[subscription(DEAD)] = 0
-    live.listener._patience.overslept = 31.0  # SIGSTOP, or no CPU
+    live.listener._was_stopped(31.0)  # SIGSTOP, or no CPU
     since = live.listener.watching_from_ns
     await until(lambda: live.listener.watching_from_ns not in (None, since))
     await live.speak()

@@ -1,0 +1,311 @@
+"""What came through the shared fan-out lately, and where each client is in it (contract, section 5).
+
+The hub says what arrives, who joins and who comes back; the journal answers positions and what there is to replay. What
+it may promise is worked out in `app.core.recovery`, which is pure; here is the state that it takes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from app.arrival import Arrival
+from app.connection import Connection
+from app.core.history import EVERYONE, History, Stream
+from app.core.position import Mark, Position, PositionError
+from app.core.recovery import Behind, Recovered, Replay, Unproven, heard_through, recover
+from app.core.router import Audience, OneUser, Subscribers
+from app.core.users import UserMap
+from app.fanout import Delivery, Fanout
+from app.metrics import Metrics
+
+SECOND = 10**9
+"""Nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """What is kept: messages of each channel, for how long, bytes in all; and how late the carrier may deliver.
+
+    Times are in seconds.
+    """
+
+    size: int
+    ttl: float
+    max_bytes: int
+    delivery_skew: float
+
+
+class Place(NamedTuple):
+    """Where a message stands: its stream, what its carrier tells of it, and the position that it bears."""
+
+    stream: Stream
+    mark: Mark
+    position: Position
+
+
+class Resumed(NamedTuple):
+    """The answer to a client that comes back: the position of the reply, and what to replay behind it."""
+
+    recovered: bool
+    position: str
+    replay: Sequence[Replay[Arrival]] = ()
+    since: int = 0
+    """The time of the position that the client came back with."""
+
+
+class _Join(NamedTuple):
+    """When a subscription of a connection began, and what it was given of the time before."""
+
+    number: int
+    resumed_from: Position | None
+
+
+class Journal:
+    """The history of one instance, and its clients' places in it. It belongs to the hub."""
+
+    def __init__(self, fanout: Fanout, limits: HistoryLimits, users: UserMap[Connection], metrics: Metrics) -> None:
+        self._fanout = fanout
+        self._users = users
+        self._metrics = metrics
+        # What counts has no lateness: it hands out each message at once.
+        self._skew = 0 if fanout.epoch else int(limits.delivery_skew * SECOND)
+        self._history: History[Arrival] = History(
+            size=limits.size, ttl=limits.ttl, max_bytes=limits.max_bytes, epoch=fanout.epoch
+        )
+        self._heard = 0
+        self._arrivals = 0
+        self._covered_from: int | None = None
+        self._behind: dict[Connection, dict[str | None, Behind]] = {}
+        """By channel, and None for the inbox: what a client has had and this instance has not."""
+        self._joins: dict[Connection, dict[str, dict[str, _Join]]] = {}
+        """By channel and subId."""
+        self._counted = dict.fromkeys(self._history.evicted, 0)
+        metrics.watch(metrics.history_bytes, lambda: self._history.bytes)
+        metrics.watch(metrics.history_messages, lambda: self._history.messages)
+        metrics.watch(metrics.history_streams, lambda: self._history.streams)
+
+    # What arrives
+
+    def keep(self, arrival: Arrival, delivery: Delivery, audience: Audience, now: float) -> Place | None:
+        """Note what arrived; None where its carrier tells nothing by which another instance would know it again."""
+        mark = _mark_of(delivery)
+        if mark is None:
+            return None
+        self._heard = max(self._heard, mark.time)
+        stream = self._stream_of(audience)
+        self._arrivals += 1
+        arrival.number = self._arrivals
+        position = self._history.add(stream, mark, arrival, arrival.size, now)
+        channel = arrival.address.channel
+        if channel is not None and stream.kind != "channel":
+            # Its receivers take its position for the channel's, in whose log it is not.
+            position = self._history.position([Stream.channel(channel)], mark.time)
+        return Place(stream, mark, self._clamped(position))
+
+    def lose(self, audience: Audience, now: float) -> None:
+        """Note that something arrived which is not kept: who was not there has missed it."""
+        self._history.lose(self._stream_of(audience), self._heard + 1, now)
+
+    def _stream_of(self, audience: Audience) -> Stream:
+        match audience:
+            case Subscribers(channel, _) if channel is not None:
+                return Stream.channel(channel)
+            case OneUser(user_tag):
+                return Stream.inbox(self._users.key_of(user_tag))
+            case _:
+                # Also what goes to all who are subscribed to anything: who that is, only the future of a client that
+                # comes back can tell, and one message too many is better than one too few.
+                return EVERYONE
+
+    def is_the_same_for_all(self, place: Place) -> bool:
+        """Whether a message bears the same position to all its receivers, and none of them has had it."""
+        return not self._behind and (place.stream.kind == "channel" or not self._users.names)
+
+    def position_for(self, connection: Connection, place: Place, channel: str | None) -> Position | None:
+        """The position that a message bears to this receiver; None if it has had the message elsewhere."""
+        is_own = place.stream.kind != "channel"
+        behind = self._behind.get(connection, {})
+        here = behind.get(None if is_own else place.stream.name)
+        if here is not None and not here.passes(place.mark):
+            return None
+        position = place.position
+        if is_own and channel is None:
+            position = self._history.widened(position, self._own_streams(connection), self._skew)
+        told = behind.get(channel)
+        if told is None:
+            return position
+        position = told.position(position)
+        if not told:
+            self._caught_up(connection, channel)
+        return position
+
+    # Who joins, who comes back
+
+    def welcome(self, connection: Connection, text: str | None) -> Resumed:
+        """Where a new connection is in its inbox and what goes to everyone; `text` is where it says that it was."""
+        streams = self._own_streams(connection)
+        resumed = None if text is None else self._recover(streams, text)
+        if resumed is None:
+            return Resumed(False, self._now_at(streams).encode())
+        return self._resume(connection, None, streams, resumed, resumed.replay)
+
+    def join(self, connection: Connection, channel: str, sub_id: str, text: str | None) -> Resumed:
+        """A connection subscribes, from now on or from where it says that it was. Once it is subscribed."""
+        streams = [Stream.channel(channel)]
+        resumed = None if text is None else self._recover(streams, text)
+        subscriptions = self._joins.setdefault(connection, {}).setdefault(channel, {})
+        before = dict(subscriptions)
+        if resumed is None:
+            subscriptions.setdefault(sub_id, _Join(self._arrivals, None))
+            position = self._now_at(streams)
+            behind = self._behind.get(connection, {}).get(channel)
+            return Resumed(False, (position if behind is None else behind.position(position)).encode())
+        subscriptions[sub_id] = _Join(self._arrivals, resumed.position)
+        replay = [each for each in resumed.replay if each.message.address.sub_id in (None, sub_id)]
+        if before:
+            replay = self._without_what_it_had(replay, before, streams, resumed.position)
+        return self._resume(connection, channel, streams, resumed, replay)
+
+    def leave(self, connection: Connection, channel: str | None = None, sub_id: str | None = None) -> None:
+        """A connection unsubscribes: from one, from a channel, from all."""
+        channels = self._joins.get(connection, {})
+        for name in [channel] if channel is not None else tuple(channels):
+            if sub_id is not None:
+                channels.get(name, {}).pop(sub_id, None)
+            if sub_id is None or not channels.get(name):
+                channels.pop(name, None)
+                self._caught_up(connection, name)
+        if not channels:
+            self._joins.pop(connection, None)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._joins.pop(connection, None)
+        self._behind.pop(connection, None)
+
+    def _resume(
+        self,
+        connection: Connection,
+        channel: str | None,
+        streams: Sequence[Stream],
+        recovered: Recovered[Arrival],
+        replay: Sequence[Replay[Arrival]],
+    ) -> Resumed:
+        self._caught_up(connection, channel)
+        if recovered.behind:
+            self._behind.setdefault(connection, {})[channel] = recovered.behind
+        now_at = self._now_at(streams)
+        whole = replace(recovered, replay=list(replay))
+        if replay and replay[-1] is not recovered.replay[-1]:
+            # What came behind it was not for this subscription: with it, the client has all there is for it.
+            last = whole.behind.position(now_at.not_before(recovered.position.time))
+            whole.replay[-1] = replay[-1]._replace(position=last, own=False)
+        return Resumed(True, whole.acknowledged(now_at).encode(), whole.replay, recovered.position.time)
+
+    def _without_what_it_had(
+        self,
+        replay: Sequence[Replay[Arrival]],
+        joins: dict[str, _Join],
+        streams: Sequence[Stream],
+        position: Position,
+    ) -> list[Replay[Arrival]]:
+        """Leave out what other subscriptions of the connection to the same channel have brought it, or will yet."""
+        had: dict[str, set[int] | None] = {}
+        for sub_id, join in joins.items():
+            had[sub_id] = self._numbers_since(streams, join.resumed_from, position)
+
+        def is_new(arrival: Arrival) -> bool:
+            for sub_id, join in joins.items():
+                if arrival.address.sub_id in (None, sub_id):
+                    numbers = had[sub_id]
+                    if arrival.number > join.number or numbers is None or arrival.number in numbers:
+                        return False
+            return True
+
+        return [each for each in replay if is_new(each.message)]
+
+    def _numbers_since(
+        self, streams: Sequence[Stream], resumed_from: Position | None, position: Position
+    ) -> set[int] | None:
+        """The messages that a subscription was given when it began; None: all that `position` asks for."""
+        if resumed_from is None:
+            return set()
+        if resumed_from == position:
+            return None
+        recovered = self._judge(streams, resumed_from)
+        if isinstance(recovered, Recovered):
+            return {each.message.number for each in recovered.replay}
+        return None if resumed_from.time <= position.time else set()
+
+    # Positions
+
+    def _own_streams(self, connection: Connection) -> Sequence[Stream]:
+        if connection.user is None:
+            return (EVERYONE,)
+        return (EVERYONE, *(Stream.inbox(key) for key in connection.user.keys))
+
+    def _now_at(self, streams: Iterable[Stream]) -> Position:
+        heard = heard_through(self._heard, self._fanout.covers_from, self._skew)
+        return self._clamped(self._history.position(streams, heard))
+
+    def _clamped(self, position: Position) -> Position:
+        """No position names a time up to which not all was heard."""
+        limit = self._fanout.heard_through
+        return position if limit is None else position.not_after(limit)
+
+    def borne(self, replay: Replay[Arrival], resumed: Resumed) -> Position:
+        """The position that a replayed message bears now."""
+        return self._clamped(replay.position).not_before(resumed.since)
+
+    def _recover(self, streams: Sequence[Stream], text: str) -> Recovered[Arrival] | None:
+        try:
+            result = self._judge(streams, Position.decode(text))
+        except PositionError:
+            self._metrics.recoveries.labels("malformed").inc()
+            return None
+        if isinstance(result, Unproven):
+            self._metrics.recoveries.labels(result.reason.value).inc()
+            return None
+        self._metrics.recoveries.labels("recovered").inc()
+        return result
+
+    def _judge(self, streams: Sequence[Stream], position: Position) -> Recovered[Arrival] | Unproven:
+        return recover(
+            self._history.logs(streams),
+            position,
+            epoch=self._fanout.epoch,
+            covers_from=self._fanout.covers_from,
+            skew=self._skew,
+        )
+
+    def _caught_up(self, connection: Connection, channel: str | None) -> None:
+        channels = self._behind.get(connection)
+        if channels is not None:
+            channels.pop(channel, None)
+            if not channels:
+                del self._behind[connection]
+
+    # Time
+
+    def found_gap(self) -> bool:
+        """Whether something was lost since this was asked last, so that clients may have missed it."""
+        covers_from = self._fanout.covers_from
+        if covers_from is None or covers_from == self._covered_from:
+            return False
+        before, self._covered_from = self._covered_from, covers_from
+        return before is not None
+
+    def expire(self, now: float) -> None:
+        """Let go of what is too old, and count what went."""
+        self._history.expire(now)
+        for reason, count in self._history.evicted.items():
+            self._metrics.history_evicted.labels(reason).inc(count - self._counted[reason])
+            self._counted[reason] = count
+
+
+def _mark_of(delivery: Delivery) -> Mark | None:
+    if delivery.sequence is not None:
+        return Mark(delivery.sequence, str(delivery.sequence), delivery.ordering_key)
+    if delivery.id is None or delivery.publish_time_ns is None:
+        return None
+    return Mark(delivery.publish_time_ns, delivery.id, delivery.ordering_key)
