@@ -210,7 +210,7 @@ class Connection:
             self._later = None
         if frames:
             self._write(frames)
-        if self._later is not None and room > 0:
+        if self._later is not None and (room > 0 or not self._waiting):
             self._outgoing.at_the_end_of_this_turn(self)  # the others have their turn; then more
 
     def measure(self) -> None:

@@ -83,9 +83,9 @@ class Client:
         assert reply.get("ackId") == mark, reply
         return reply
 
-    async def subscribe(self, channel: str, sub_id: str = "1") -> Message:
-        """Subscribe, and answer the reply."""
-        reply = await self.ask({"type": "subscribe", "channel": channel, "subId": sub_id})
+    async def subscribe(self, channel: str, sub_id: str = "1", **fields: object) -> Message:
+        """Subscribe, as from a `position`, and answer the reply."""
+        reply = await self.ask({"type": "subscribe", "channel": channel, "subId": sub_id, **fields})
         assert reply["type"] == "ack", reply
         return reply
 
