@@ -275,6 +275,7 @@ class Journal:
             position,
             epoch=self._fanout.epoch,
             covers_from=self._fanout.covers_from,
+            begins_there=self._fanout.begins_there,
             skew=self._skew,
         )
 

@@ -7,7 +7,8 @@ The argument. Let a client come back with a position of time T, and `since` be T
 2. Within an ordering key all instances see one order, and times never go back (they may be equal: a batch shares one).
    What it has not had of a key that the position names is what comes behind the message (t, id) that it names.
 
-Hence this instance must have heard all after `since` (`covers_from`), and then:
+Hence this instance must have heard all after `since` (`covers_from`). Or the carrier itself began there, with nothing
+from before, and the position is from after that: then nothing that is missing can be older. And then:
 
 - A key that the position does not name, and what has no order: replay what is newer than `since`; nothing that new may
   be gone. Only here may something repeat: the unordered, which the old instance may have delivered before; and of an
@@ -142,19 +143,26 @@ def heard_through(heard: int, covers_from: int | None, skew: int) -> int:
 
 
 def recover(
-    logs: Sequence[Log[T]], position: Position, *, epoch: str, covers_from: int | None, skew: int
+    logs: Sequence[Log[T]],
+    position: Position,
+    *,
+    epoch: str,
+    covers_from: int | None,
+    skew: int,
+    begins_there: bool = False,
 ) -> Recovered[T] | Unproven:
     """What a client at `position` has not had of the streams of `logs`, or why that cannot be proven.
 
-    `covers_from`: this instance hears all messages with a higher time (None: it may have gaps). `skew` is how much
-    later than its time a message may arrive, in the unit of times. Costs what the logs keep.
+    `covers_from`: this instance hears all messages with a higher time (None: it may have gaps); `begins_there`: and
+    there are none before. `skew` is how much later than its time a message may arrive, in the unit of times. Costs what
+    the logs keep.
     """
     since = position.time - skew
     if not logs:
         return Unproven(Reason.OFF)
     if position.epoch != epoch:
         return Unproven(Reason.EPOCH)
-    if covers_from is None or covers_from > since:
+    if covers_from is None or covers_from > (position.time if begins_there else since):
         return Unproven(Reason.UNCOVERED)
     had = {last.key: last for last in position.last}
     if any(log.floor > since for log in logs) or any(

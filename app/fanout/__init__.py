@@ -108,6 +108,11 @@ class Fanout(ABC):
         return None
 
     @property
+    def begins_there(self) -> bool:
+        """Whether there is nothing from before `covers_from`: the carrier began there, and remembers nothing older."""
+        return False
+
+    @property
     def heard_through(self) -> int | None:
         """While it catches up: the publish time (Unix ns) up to which all has been heard. None: it is up to date."""
         return None

@@ -118,6 +118,14 @@ class Server:
         """End it at once."""
         self.process.kill()
 
+    def pause(self) -> None:
+        """Take its CPU away, as Cloud Run does with an idle instance."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Give it CPU again."""
+        self.process.send_signal(signal.SIGCONT)
+
     async def wait(self, seconds: float = DEADLINE) -> int:
         """Its exit status."""
         status = await soon(self.process.wait(), seconds)

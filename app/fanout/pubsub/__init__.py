@@ -122,6 +122,10 @@ class PubSubFanout(Fanout):
         return self._listener.covers_from_ns
 
     @property
+    def begins_there(self) -> bool:
+        return self._listener.begins_there
+
+    @property
     def heard_through(self) -> int | None:
         return self._listener.heard_through_ns
 

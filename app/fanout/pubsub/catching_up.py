@@ -1,8 +1,10 @@
 """After an outage, or a stop of this process: what comes may be out of turn, or have a hole before it. Pure."""
 
 import logging
+from collections.abc import Collection
 
 from app.fanout import Deliver, Delivery
+from app.fanout.pubsub.second_look import in_order
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,9 @@ class HeldBack:
         self._bytes += len(delivery.data)
         return len(self._deliveries) < MAX_HELD and self._bytes < MAX_HELD_BYTES
 
-    def let_go(self, deliver: Deliver) -> None:
-        """Hand all over."""
-        deliveries = self._deliveries
+    def let_go(self, deliver: Deliver, found: Collection[Delivery] = ()) -> None:
+        """Hand all over, with what a second look has found."""
+        deliveries = in_order(self._deliveries, found) if found else self._deliveries
         self.drop()
         for delivery in deliveries:
             hand_over(delivery, deliver)

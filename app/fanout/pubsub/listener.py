@@ -31,6 +31,7 @@ from app.fanout.pubsub.client import (
 from app.fanout.pubsub.names import all_ordering_keys, instance_subscription_id
 from app.fanout.pubsub.patience import Patience
 from app.fanout.pubsub.peers import Peers
+from app.fanout.pubsub.second_look import SecondLook
 from app.metrics import Metrics
 from app.protocol.messages import OWN_PREFIX
 
@@ -86,6 +87,24 @@ class Times:
         """With heartbeats so often that six or more of them are missing when `grace` seconds are over (0: any)."""
         first, last = cls().heartbeat
         return cls(heartbeat=(min(first, grace / 9), min(last, grace / 6))) if grace else cls()
+
+
+@dataclass(slots=True)
+class _Backlog:
+    """What a new subscription hands out first."""
+
+    begin_ns: int = 0
+    """What was published before is not for this instance."""
+    looks_back: bool = False
+    is_whole: bool = False
+    """Whether the topic retains messages for so long: then what the backlog lacks was never published there."""
+    oldest_ns: int | None = None
+
+    def includes(self, time_ns: int) -> bool:
+        """Whether a message of this time is for this instance."""
+        if self.oldest_ns is None or time_ns < self.oldest_ns:
+            self.oldest_ns = time_ns
+        return time_ns >= self.begin_ns
 
 
 class _SubscriptionLost(Exception):
@@ -146,13 +165,12 @@ class Listener:
         self._catching_up = CatchingUp()
 
         # What was heard, in publish times (Unix ns), and when, in the loop's time
-        self._begin_ns = 0  # what was published before is not for this instance
+        self._backlog = _Backlog()
+        self._second_look: SecondLook | None = None  # while it may have what is missing
         self._live_from_ns = now_ns() - int(CLOCK_MARGIN * SECOND)
-        self._oldest_ns: int | None = None  # on this subscription
         self._last_ns = 0
         self._last_of_key = dict.fromkeys(all_ordering_keys(), 0)
         self._resume_ns = 0  # up to here all was heard, when it was last heard well
-        self._looked_back = False
         self._last_read, self._last_read_ns = 0.0, 0
         self._reads = 0
         self._last_own = 0.0
@@ -166,6 +184,7 @@ class Listener:
         """Why it is not hearing, in plain words."""
         self.notes: list[str] = []
         self.covers_from_ns: int | None = None
+        self.begins_there = False
         self.own_heard_ns = 0
         """The publish time of the latest own message that was heard: "now", as Pub/Sub has it."""
         self.watching_from_ns: int | None = None
@@ -252,6 +271,7 @@ class Listener:
         )
         self._lost.clear()
         self._made.add(name)
+        begun_ns = self._now_ns()
         try:
             retention = await self._client.create_subscription(name, self._labels)
         except PubSubError as error:
@@ -259,16 +279,25 @@ class Listener:
                 raise
             await self._client.create_topic(self._look_back)
             retention = await self._client.create_subscription(name, self._labels)
-        self._oldest_ns = None
         self._last_of_key = dict.fromkeys(all_ordering_keys(), 0)
-        self._looked_back = await self._begin(name, retention)
+        self._backlog = await self._begin(name, retention)
+        self._second_look = None
+        if self._client.emulated and self._backlog.looks_back:
+            await self._look_twice(name, begun_ns)
         self._generation += 1
         self._metrics.pubsub_subscriptions_made.inc()
         logger.info("made the subscription %s", name)
         return name
 
-    async def _begin(self, subscription: str, retention: float) -> bool:
-        """Have a new subscription begin where it should; answers whether it looks back. The hub drops repeats."""
+    async def _look_twice(self, name: str, begun_ns: int) -> None:
+        second = f"{name}-0"
+        self._made.add(second)
+        made_ns = self._now_ns()
+        await self._client.create_subscription(second, self._labels)
+        self._second_look = SecondLook(self._client, second, self._instance_id, begun_ns, made_ns)
+
+    async def _begin(self, subscription: str, retention: float) -> "_Backlog":
+        """Have a new subscription begin where it should. The hub drops repeats."""
         now_ns = self._now_ns()
         if self._ever_heard:
             begin_ns = self._resume_ns - int(self._skew * SECOND)
@@ -276,19 +305,19 @@ class Listener:
             self._note_retention(retention)
             begin_ns = now_ns - int(self._look_back * SECOND)
             if not self._client.emulated and (not retention or not self._look_back):
-                return False
+                return _Backlog()
+        is_whole = retention * SECOND >= now_ns - begin_ns
         if self._client.emulated:
             # The emulator hands all that the topic retains to a new subscription, and cannot seek one that keeps
             # order. Its clock is ours, in milliseconds.
-            self._begin_ns = begin_ns // 10**6 * 10**6
-            return retention > 0 and (self._ever_heard or self._look_back > 0)
+            looks_back = retention > 0 and (self._ever_heard or self._look_back > 0)
+            return _Backlog(begin_ns // 10**6 * 10**6, looks_back, is_whole)
         try:
             await self._client.seek(subscription, begin_ns)
         except PubSubError as error:
             logger.warning("seeking %s back failed: %s", subscription, error)
-            return False
-        self._begin_ns = 0  # what comes from before does no harm
-        return retention > 0
+            return _Backlog()
+        return _Backlog(0, looks_back=retention > 0, is_whole=is_whole)  # what comes from before does no harm
 
     def _note_retention(self, retention: float) -> None:
         """Say once what a topic that retains too little means."""
@@ -311,14 +340,17 @@ class Listener:
         for, holds nothing from before. `proof_ns` is the publish time of the canaries, which were sent after it was
         made.
         """
-        oldest_ns = proof_ns if self._oldest_ns is None else self._oldest_ns
+        backlog = self._backlog
+        oldest_ns = proof_ns if backlog.oldest_ns is None else backlog.oldest_ns
         if self._ever_heard and oldest_ns <= self._resume_ns:
             return  # what was heard last before the hole came again: there is no hole
         if self._ever_heard:
             seconds = (oldest_ns - self._resume_ns) / SECOND
             self._gap(f"the topic does not retain messages of {seconds:.1f} s")
-        asked_ns = max(self._begin_ns, oldest_ns) if self._looked_back else proof_ns
-        self.covers_from_ns = max(asked_ns, self.covers_from_ns or 0)
+        from_ns = max(backlog.begin_ns, oldest_ns) if backlog.looks_back else proof_ns
+        if from_ns > (self.covers_from_ns or 0):
+            self.covers_from_ns = from_ns
+            self.begins_there = backlog.looks_back and backlog.is_whole
 
     def _gap(self, why: str) -> None:
         self._metrics.pubsub_gaps.inc()
@@ -363,9 +395,7 @@ class Listener:
     def _take(self, message: Any, deliver: Deliver) -> None:
         time = message.publish_time
         time_ns = time.seconds * SECOND + time.nanos
-        if self._oldest_ns is None or time_ns < self._oldest_ns:
-            self._oldest_ns = time_ns
-        if time_ns < self._begin_ns:
+        if not self._backlog.includes(time_ns):
             return
         self._last_ns = max(self._last_ns, time_ns)
         key = message.ordering_key
@@ -380,17 +410,24 @@ class Listener:
             if attributes.get("type") in OWN_SIGNALS:
                 self._heed(origin, attributes, time_ns)
                 return
-        live = self._proven or time_ns >= self._live_from_ns
-        delivery = Delivery(message.data, attributes, message.message_id, time_ns, key or None, live)
-        if self._ever_heard and not self._proven:
+        delivery = self._delivery_of(message)
+        if not self._proven and (
+            self._ever_heard or (self._second_look is not None and time_ns >= self._second_look.begin_ns)
+        ):
             self._hold_back(delivery, deliver)
         else:
             hand_over(delivery, deliver)
 
+    def _delivery_of(self, message: Any) -> Delivery:
+        time_ns = message.publish_time.seconds * SECOND + message.publish_time.nanos
+        live = self._proven or time_ns >= self._live_from_ns
+        key = message.ordering_key or None
+        return Delivery(message.data, message.attributes, message.message_id, time_ns, key, live)
+
     def _hold_back(self, delivery: Delivery, deliver: Deliver) -> None:
         if not self._held_back.add(delivery):
             self._gap("more came than can be held back until it is known what is missing")
-            self.covers_from_ns = max(self._last_ns, self.covers_from_ns or 0)
+            self.covers_from_ns, self.begins_there = max(self._last_ns, self.covers_from_ns or 0), False
             self._held_back.let_go(deliver)
 
     def _hear_own(self, key: str, token: str | None, time_ns: int) -> None:
@@ -415,10 +452,10 @@ class Listener:
         """See that the stream hears, now and from then on. Raises when it does not."""
         # A dead stream may go on swallowing the messages of some ordering keys: each stream is tried with all of them.
         stops = self._catching_up.stops
-        await self._prove(all_ordering_keys(), self._times.proof if self._proven else self._times.warm_up)
-        if not self._proven:
-            self._cover(self.own_heard_ns)
-            self._held_back.let_go(deliver)
+        if self._proven:
+            await self._prove(all_ordering_keys(), self._times.proof)
+        else:
+            await self._prove_new(deliver)
         self._proven = self._ever_heard = True
         self._catching_up.end(stops)
         self._failures = self._not_found = 0
@@ -445,6 +482,42 @@ class Listener:
                 beat = self._chance.uniform(*self._times.heartbeat)
                 await self._send_signal(HEARTBEAT, next(self._probe_keys))
             self._hears_well()
+
+    async def _prove_new(self, deliver: Deliver) -> None:
+        """The same for a subscription that has not carried all yet; then hand over what it was held back for."""
+        second, self._second_look = self._second_look, None
+        if second is None:
+            await self._prove(all_ordering_keys(), self._times.warm_up)
+            found: list[Delivery] = []
+        else:
+            found = await self._prove_with(second)
+        self._cover(self.own_heard_ns)
+        self._held_back.let_go(deliver, found)
+
+    async def _prove_with(self, second: SecondLook) -> list[Delivery]:
+        def is_canary(message: Any) -> bool:
+            token = message.attributes.get("token")
+            mine = message.attributes.get("origin") == self._instance_id
+            return mine and token is not None and token.startswith(f"{self._generation}-")
+
+        self._second_look = second  # what comes is held back
+        found: list[Delivery] | None = None
+        reading = asyncio.create_task(second.read(all_ordering_keys(), is_canary, self._delivery_of))
+        try:
+            await self._prove(all_ordering_keys(), self._times.warm_up)
+            found = await asyncio.wait_for(reading, self._times.warm_up)
+        except (TimeoutError, PubSubError) as error:
+            raise _SubscriptionLost(f"the second look at {self._subscription} failed: {error}") from None
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+            self._second_look = None
+            if found is None:
+                self._subscription = None  # without a second look it is of no use
+        with contextlib.suppress(PubSubError):
+            await self._client.delete_subscription(second.subscription, DELETE_TIMEOUT)
+            self._made.discard(second.subscription)
+        return found
 
     def _was_stopped(self, seconds: float) -> None:
         """This process had no CPU for so long: what came meanwhile is still unread."""
