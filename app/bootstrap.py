@@ -69,6 +69,8 @@ def create_app(settings: Settings, *, fanout: Fanout | None = None, clock: Clock
                 delivery_skew=settings.delivery_skew,
             ),
             max_age=settings.max_age,
+            request_timeout=settings.request_timeout,
+            rollover=settings.rollover,
         ),
         include_user_props=settings.include_user_props,
         fanout=fanout or _make_fanout(settings, instance_id, metrics, clock),

@@ -34,6 +34,7 @@ from app.core.router import (
 )
 from app.core.users import User, UserMap
 from app.director import MessageDirector
+from app.endings import Endings
 from app.fanout import Delivery, Fanout, FanoutStartError, Publication
 from app.fanout.backlog import Backlog
 from app.fanout.embedded import EmbeddedFanout
@@ -54,10 +55,7 @@ T = TypeVar("T")
 
 STAMP_ROOM = 256
 """Bytes by which a message grows beyond what its client sent: id and sentDateTime."""
-DRAIN_TIMEOUT = 3.0
 FINISH_TIMEOUT = 1.0
-RETURN_WINDOW_MS = 1000
-"""Clients of a stopping instance are told to come back at a time of their own within this."""
 LOOK_AROUND = 1.0
 """Seconds between two looks at what is too old, and at what was lost."""
 WELCOME_TEXT = "the cloud-sockets WebSocket"
@@ -86,6 +84,8 @@ class Limits:
     history: HistoryLimits
     max_age: float | None = None
     """Older messages are kept for recovery, and not sent as news."""
+    request_timeout: float = 3600.0
+    rollover: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,6 @@ class Hub:
         self.users: UserMap[Connection] = UserMap(tuple(include_user_props))
         self.metrics = metrics
         self.director = MessageDirector(self)
-        self.draining = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self.failed: asyncio.Future[FanoutStartError] | None = None
         """Done when the hub can never be ready, with the reason; None before `open`."""
@@ -139,7 +138,14 @@ class Hub:
         self._journal = Journal(fanout, limits.history, self.users, metrics)
         self._looking: asyncio.TimerHandle | None = None
         self._resender = Resender(limits.resend_delay, limits.resend_timeout, clock, metrics)
-        self._all_gone = asyncio.Event()
+        self._endings = Endings(
+            fanout,
+            metrics,
+            clock,
+            timeout=limits.request_timeout,
+            rollover=limits.rollover,
+            revision=identity.revision,
+        )
         self._started = False
         self._watch_gauges()
 
@@ -150,6 +156,7 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.failed = self.loop.create_future()
         self._look_around(self.loop)
+        self._endings.open()
         await self._local.start(self.deliver_local)
         self._tasks.start(self._start_fanout(self.failed))
 
@@ -176,24 +183,27 @@ class Hub:
         """What its operator should know although it is ready, in plain words."""
         return self._fanout.notes()
 
+    @property
+    def draining(self) -> bool:
+        """Whether the instance is being stopped and takes no new sockets."""
+        return self._endings.draining
+
+    @property
+    def deaf(self) -> bool:
+        """Whether a socket would hear nothing here of what others publish."""
+        return self._fanout.deaf
+
     async def drain(self) -> None:
-        """Send all clients elsewhere: tell each, then close it (1012). Returns when they are gone, in a few seconds."""
-        self.draining = True
-        for connection in tuple(self.connections.values()):
-            wait = self._clock.chance.randrange(RETURN_WINDOW_MS)
-            self._end(connection, CloseCode.SERVICE_RESTART, "service restart", retry_after_ms=wait)
-        if self.connections:
-            self._all_gone.clear()
-            try:
-                async with asyncio.timeout(DRAIN_TIMEOUT):
-                    await self._all_gone.wait()
-            except TimeoutError:
-                for connection in tuple(self.connections.values()):
-                    connection.cut()
+        """Send all clients elsewhere: tell each, then close it (1012). Returns when that is under way for all."""
+        await self._endings.drain()
+
+    async def gone(self) -> None:
+        """After `drain`: return when the clients are gone, in a few seconds, and cut the rest. Beside `close`."""
+        await self._endings.gone()
 
     async def close(self) -> None:
         """Flush what was accepted, leave no subscription behind, end all tasks. After `drain`; may be called twice."""
-        self.draining = True
+        self._endings.close()
         await self._fanout.close()
         await self._local.close()
         self._resender.close()
@@ -244,8 +254,7 @@ class Hub:
             recovered=None if position is None else resumed.recovered,
         )
         self._replay(connection, resumed)
-        if self.draining:  # it slipped in while its upgrade was under way
-            self._end(connection, CloseCode.SERVICE_RESTART, "service restart", retry_after_ms=0)
+        self._endings.join(connection)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
@@ -258,22 +267,14 @@ class Hub:
         self._resender.forget(connection)
         self._journal.forget(connection)
         self.metrics.connections_closed.labels(str(int(connection.close_code or 0))).inc()
-        if not self.connections:
-            self._all_gone.set()
+        self._endings.leave(connection)
 
     def silent(self, connection: Connection) -> None:
         """End a connection whose client does not answer any more."""
         self._end(connection, CloseCode.NO_PONG, "no pong")
 
-    def _end(self, connection: Connection, code: CloseCode, reason: str, retry_after_ms: int | None = None) -> None:
-        farewell = self._own_frame(
-            type=messages.DISCONNECT,
-            code=int(code),
-            reason=reason,
-            reconnect=code.reconnect,
-            retryAfterMs=retry_after_ms,
-        )
-        connection.close(code, reason, farewell)
+    def _end(self, connection: Connection, code: CloseCode, reason: str) -> None:
+        self._endings.end(connection, code, reason)
 
     # Receive: what a client says
 

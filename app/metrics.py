@@ -22,11 +22,16 @@ class Metrics:
         self.connections_opened = counter("connections_opened", "WebSocket connections that were accepted")
         self.connections_refused = counter(
             "connections_refused",
-            "Upgrades that were refused, by reason: draining, full, origin, unauthenticated",
+            "Upgrades that were refused, by reason: draining, full, deaf, origin, unauthenticated",
             "reason",
         )
         self.connections_closed = counter(
             "connections_closed", "Connections that ended, by close code; 0: the client ended it", "code"
+        )
+        self.connections_sent_elsewhere = counter(
+            "connections_sent_elsewhere",
+            "Clients that were told to open their socket anew, by reason: drain, age, rollover, deafness",
+            "reason",
         )
         self.connections_by_message = counter(
             "connections_by_message",

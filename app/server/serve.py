@@ -15,7 +15,7 @@ logger = logging.getLogger("app.server")
 
 BACKLOG = 2048
 """Connections that the kernel holds until they are accepted: all clients of another instance may come at once."""
-STOP_TIMEOUT = 1.5
+STOP_TIMEOUT = 1.0
 """Seconds, after the drain, for HTTP requests that are still being answered."""
 
 

@@ -60,6 +60,8 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
 async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
     if hub.draining:
         return _refuse(hub, 503, "draining", "the instance is shutting down", RETRY_AFTER)
+    if hub.deaf:
+        return _refuse(hub, 503, "deaf", "the instance does not hear what is published", RETRY_AFTER)
     if hub.full:
         return _refuse(hub, 503, "full", "the instance has no room for another connection", RETRY_AFTER)
     if not door.origin_allowed(upgrade.headers.get("Origin"), upgrade.headers.get("Host")):

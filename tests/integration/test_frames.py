@@ -225,6 +225,7 @@ async def serving(pings: Pings) -> AsyncIterator[tuple[Hub, int]]:
     async def until_stopped() -> None:
         await stop.wait()
         await hub.drain()
+        await hub.gone()
         await hub.close()
 
     running = asyncio.create_task(
