@@ -57,3 +57,11 @@ async def test_the_client_at_the_server() -> None:
             await node("server.test.js", URL=server.url, SERVER_PID=str(server.process.pid))
         finally:
             restarting.cancel()
+
+
+async def test_the_client_while_its_sockets_rotate() -> None:
+    _need_node()
+    async with Server(CLOUD_SOCKETS_REQUEST_TIMEOUT="6") as server:
+        await node("rotation.test.js", URL=server.url)
+        # It closes the old socket itself, when the new one is there.
+        assert await server.metric('connections_closed_total{code="3011"}') == 0
