@@ -16,6 +16,7 @@ from app.journal import HistoryLimits
 from app.metrics import Metrics
 from app.protocol import codec
 from app.protocol.frame import Frame
+from tests.support.deadline import soon
 from tests.support.outlet import FakeOutlet
 
 
@@ -84,3 +85,17 @@ async def test_a_message_is_written_once_for_all_who_get_it(
         (first,), *others = frames.values()
         assert '"payload":{"n":1}' in first.text
         assert all(len(sent) == 1 and sent[0] is first for sent in others)
+
+
+async def test_who_has_gone_is_not_waited_for_when_the_instance_ends() -> None:
+    async with open_hub() as hub:
+        gone = [hub.connect(None, None, outlet=FakeOutlet()) for _ in range(3)]
+        stays = FakeOutlet()
+        connection = hub.connect(None, None, outlet=stays)
+        for other in gone:
+            hub.disconnect(other)
+        await hub.drain()
+        connection.open()
+        assert stays.closed == (1012, "service restart")
+        hub.disconnect(connection)
+        await soon(hub.gone(), 0.5)
