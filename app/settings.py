@@ -151,10 +151,10 @@ class Settings(BaseModel):
         "Older messages are kept for recovery, and no longer sent as news; unset: all are sent", "seconds"
     )
     request_timeout: int = number(
-        3_600, "The request timeout that Cloud Run was given; sockets move on before it", "seconds", most=3_600
+        3_600, "The request timeout that Cloud Run was given; sockets move on at 80 to 95 % of it", "seconds", most=3_600
     )
     rollover: int | None = optional_number(
-        "Within this the sockets of an older revision move on to a newer one; unset: they stay", "seconds"
+        "Within this time of hearing of a newer revision sockets leave an older one; unset: they stay", "seconds"
     )
     orphan_grace: int = number(
         1_800,
