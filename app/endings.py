@@ -25,6 +25,8 @@ PAUSE = 0.05
 """Seconds between two batches, for all that the loop has to do beside."""
 TICK, TICK_PART = 0.5, 1 / 60
 """Seconds between two looks at who is due, and at most this part of the request timeout."""
+LOOK_FOR_NEWER = 5.0
+"""Seconds between two looks at the revisions of all other instances, of which there may be thousands."""
 TELL_WINDOW = 1.0
 """Seconds in which a drain has told all clients, if the machine is fast enough."""
 GONE_TIMEOUT = 3.0
@@ -65,6 +67,7 @@ class Endings:
         self._tick = min(TICK, TICK_PART * timeout)
         self._deaf = False
         self._newer: str | None = None
+        self._look_for_newer_at = 0.0
         self._all_gone = asyncio.Event()
         self._return_window = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -120,14 +123,13 @@ class Endings:
         self.close()
         here = list(self._departures.sockets)
         window = self._return_window = return_window(len(here))
-        size = max(BATCH, round(len(here) * PAUSE / TELL_WINDOW))
+        returns = slots(len(here), window, self._clock.chance.random)
+        pause = min(PAUSE, TELL_WINDOW * BATCH / max(1, len(here)))
         loop = asyncio.get_running_loop()
         began = loop.time()
-        for number, (connection, slot) in enumerate(
-            zip(here, slots(len(here), window, self._clock.chance.random), strict=True)
-        ):
-            if number and number % size == 0:
-                await asyncio.sleep(max(0.0, began + number // size * PAUSE - loop.time()))
+        for number, (connection, slot) in enumerate(zip(here, returns, strict=True)):
+            if number and number % BATCH == 0:  # a turn of the loop at least, also where this is behind its time
+                await asyncio.sleep(max(0.0, began + number // BATCH * pause - loop.time()))
             # The slots are on one scale for all, whenever each is told.
             self._drain(connection, max(0.0, began + slot - loop.time()))
 
@@ -155,8 +157,9 @@ class Endings:
         wait = self._tick
         try:
             now = self._clock.monotonic()
-            self._listen_to_the_fanout(now)
-            if self._rollover is not None:
+            self._look_at_hearing(now)
+            if self._rollover is not None and now >= self._look_for_newer_at:
+                self._look_for_newer_at = now + LOOK_FOR_NEWER
                 self._look_for_newer(now, self._rollover)
             steps = self._departures.due(now, BATCH)
             if len(steps) == BATCH:
@@ -169,7 +172,7 @@ class Endings:
         finally:
             self._timer = asyncio.get_running_loop().call_later(wait, self._turn)
 
-    def _listen_to_the_fanout(self, now: float) -> None:
+    def _look_at_hearing(self, now: float) -> None:
         deaf = self._fanout.deaf
         if deaf == self._deaf:
             return

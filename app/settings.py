@@ -151,7 +151,10 @@ class Settings(BaseModel):
         "Older messages are kept for recovery, and no longer sent as news; unset: all are sent", "seconds"
     )
     request_timeout: int = number(
-        3_600, "The request timeout that Cloud Run was given; sockets move on at 80 to 95 % of it", "seconds", most=3_600
+        3_600,
+        "The request timeout that Cloud Run was given; sockets move on at 80 to 95 %",
+        "seconds",
+        most=3_600,
     )
     rollover: int | None = optional_number(
         "Within this time of hearing of a newer revision sockets leave an older one; unset: they stay", "seconds"
