@@ -68,6 +68,7 @@ class Endings:
         self._deaf = False
         self._newer: str | None = None
         self._look_for_newer_at = 0.0
+        self._all_told = asyncio.Event()
         self._all_gone = asyncio.Event()
         self._return_window = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -132,13 +133,15 @@ class Endings:
                 await asyncio.sleep(max(0.0, began + number // BATCH * pause - loop.time()))
             # The slots are on one scale for all, whenever each is told.
             self._drain(connection, max(0.0, began + slot - loop.time()))
+        self._all_told.set()
 
     def _drain(self, connection: Connection, retry_after: float) -> None:
         self._metrics.connections_sent_elsewhere.labels(Reason.DRAIN.value).inc()
         self.end(connection, CloseCode.SERVICE_RESTART, WORDS[Reason.DRAIN], retry_after)
 
     async def gone(self) -> None:
-        """Return when all connections are gone; cut those that take too long for it."""
+        """Beside `drain`, or after it: return when all connections are gone; cut those that take too long for it."""
+        await self._all_told.wait()
         if not self._departures.sockets:
             return
         self._all_gone.clear()

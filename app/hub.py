@@ -198,7 +198,7 @@ class Hub:
         await self._endings.drain()
 
     async def gone(self) -> None:
-        """After `drain`: return when the clients are gone, in a few seconds, and cut the rest. Beside `close`."""
+        """With `drain`: return when the clients are gone, in a few seconds, and cut the rest. Goes beside `close`."""
         await self._endings.gone()
 
     async def close(self) -> None:

@@ -315,7 +315,22 @@ async def test_those_who_do_not_go_are_cut(house: House, monkeypatch: pytest.Mon
 
 
 async def test_when_all_have_gone_nothing_is_waited_for(house: House) -> None:
+    await house.endings.drain()
     await soon(house.endings.gone(), 1)
+
+
+async def test_who_is_yet_to_be_told_is_not_cut(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.2)
+    monkeypatch.setattr(module, "GONE_TIMEOUT", 0.05)
+    house.join(2 * BATCH)
+    gone = asyncio.create_task(house.endings.gone())
+    await house.endings.drain()
+    assert not any(outlet.aborted for outlet in house.outlets)
+    await soon(gone, 1)
+    assert all(outlet.aborted for outlet in house.outlets)
+
+
+async def test_when_the_last_has_gone_nothing_is_waited_for(house: House) -> None:
     house.join(2)
     await house.endings.drain()
     gone = asyncio.create_task(house.endings.gone())
