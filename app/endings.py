@@ -36,6 +36,7 @@ WORDS = {
     Reason.AGE: "rotation",
     Reason.ROLLOVER: "a newer revision serves",
     Reason.DEAFNESS: "the instance does not hear what is published",
+    Reason.GAP: "messages may be missing",
 }
 
 
@@ -154,6 +155,14 @@ class Endings:
                 connection.cut()
 
     # Rotation
+
+    def close_all(self, reason: Reason) -> None:
+        """Close all at once (3011), so that none hears anything more here; their return is spread as at a drain."""
+        here = list(self._departures.sockets)
+        returns = slots(len(here), return_window(len(here)), self._clock.chance.random)
+        for connection, slot in zip(here, returns, strict=True):
+            self._metrics.connections_sent_elsewhere.labels(reason.value).inc()
+            self.end(connection, CloseCode.ROTATION, WORDS[reason], slot)
 
     def _turn(self) -> None:
         """Look at what has changed, and do what is due."""

@@ -17,6 +17,7 @@ from app.connection import Connection, Outgoing, Outlet
 from app.core import info
 from app.core.channels import ChannelManager
 from app.core.deduplication import Deduplicator
+from app.core.departures import Reason
 from app.core.position import Position
 from app.core.router import (
     Acknowledge,
@@ -546,8 +547,7 @@ class Hub:
     def _look_for_a_gap(self) -> None:
         """Where this instance missed something, its clients may get it from another: from where they are now."""
         if self._journal.found_gap():
-            for connection in tuple(self.connections.values()):
-                self._end(connection, CloseCode.ROTATION, "messages may be missing", retry_after_ms=0)
+            self._endings.close_all(Reason.GAP)
 
     def _heed(self, message: Message, origin: str) -> None:
         """What another instance tells; a type that is not known here comes from a newer release."""

@@ -30,7 +30,7 @@ class Metrics:
         )
         self.connections_sent_elsewhere = counter(
             "connections_sent_elsewhere",
-            "Clients that were told to open their socket anew, by reason: drain, age, rollover, deafness",
+            "Clients that were told to open their socket anew, by reason: drain, age, rollover, deafness, gap",
             "reason",
         )
         self.connections_by_message = counter(

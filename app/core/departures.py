@@ -38,6 +38,8 @@ class Reason(StrEnum):
     """There is a newer revision."""
     DEAFNESS = "deafness"
     """The instance does not hear what is published."""
+    GAP = "gap"
+    """The instance has missed something, which its clients may get elsewhere."""
 
 
 class Step(NamedTuple, Generic[S]):

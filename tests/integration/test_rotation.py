@@ -1,14 +1,16 @@
 """Sockets that move on because of their age, a newer revision, or a deaf instance: real processes and clients."""
 
 import asyncio
+import itertools
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from websockets.exceptions import InvalidStatus
 
 from app.client import Client as ReturningClient
+from app.client import Recovery
 from tests.support.client import Client
 from tests.support.cluster import clients, cluster
 from tests.support.deadline import soon, until
@@ -45,10 +47,10 @@ async def test_a_client_of_the_services_own_rotates_and_nothing_is_lost_doubled_
     async with Server(**SOON) as server:
         got: list[list[Any]] = [[] for _ in range(4)]
         async with (
-            listener(server, got[0]),
-            listener(server, got[1]),
-            listener(server, got[2]),
-            listener(server, got[3]),
+            listener(server.url, got[0]),
+            listener(server.url, got[1]),
+            listener(server.url, got[2]),
+            listener(server.url, got[3]),
             ReturningClient(server.url, first_wait=0.05) as publisher,
         ):
             began, count = loop.time(), 0
@@ -71,11 +73,64 @@ async def test_a_client_of_the_services_own_rotates_and_nothing_is_lost_doubled_
         assert await server.metric('connections_closed_total{code="3011"}') == 0
 
 
+async def test_from_one_instance_to_another_nothing_is_lost_doubled_or_late(emulator_address: str, topic: str) -> None:
+    """The instances hear the same at different times: what a client missed between them it is given again."""
+    async with cluster(emulator_address, topic, 2, **SOON) as (_, servers), balancer(servers) as url:
+        got: list[list[Any]] = [[] for _ in range(6)]
+        recoveries: list[Recovery] = []
+        async with AsyncExitStack() as stack:
+            for payloads in got:
+                await stack.enter_async_context(listener(url, payloads, recoveries))
+            loop = asyncio.get_running_loop()
+            began, count = loop.time(), 0
+            while loop.time() - began < 12:
+                count += 1
+                await servers[0].post("/api/messages", {"type": "announce", "channel": "news", "payload": count})
+            await until(lambda: all(found[-1:] == [count] for found in got))
+        assert got == [list(range(1, count + 1))] * 6
+        assert len(recoveries) >= 2 * 12
+        assert all(recovery.recovered for recovery in recoveries)
+        assert min([await server.metric("connections_opened_total") for server in servers]) > 3
+
+
 @asynccontextmanager
-async def listener(server: Server, payloads: list[Any]) -> AsyncIterator[None]:
+async def balancer(servers: list[Server]) -> AsyncIterator[str]:
+    """Brings each connection to the next of these; answers its URL."""
+    ports = itertools.cycle(server.port for server in servers)
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", next(ports))
+        for pair in ((reader, there[1]), (there[0], writer)):
+            task = asyncio.create_task(copy(*pair))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
+    server.close()
+    for task in under_way:
+        task.cancel()
+
+
+@asynccontextmanager
+async def listener(url: str, payloads: list[Any], recoveries: list[Recovery] | None = None) -> AsyncIterator[None]:
     """A client that notes what it gets of the news."""
     async with ReturningClient(
-        server.url, on_message=lambda message: payloads.append(message["payload"]), first_wait=0.05
+        url,
+        on_message=lambda message: payloads.append(message["payload"]),
+        on_recovery=([] if recoveries is None else recoveries).append,
+        first_wait=0.05,
     ) as client:
         await client.subscribe("news", "1")
         yield

@@ -12,7 +12,7 @@ import pytest
 from app import endings as module
 from app.clock import Clock
 from app.connection import Connection, Outgoing
-from app.core.departures import RETURNS_PER_SECOND
+from app.core.departures import RETURNS_PER_SECOND, Reason
 from app.endings import BATCH, Endings
 from app.fanout import Deliver, Fanout, Peer, Publication
 from app.metrics import Metrics
@@ -224,6 +224,15 @@ async def test_a_deaf_instance_sends_all_elsewhere_and_stops_when_it_hears(
     await until(lambda: all(outlet.texts for outlet in outlets + late))
     assert said(late[0])[0]["reason"] == "the instance does not hear what is published"
     assert house.sent_elsewhere("deafness") == len(outlets) + 10
+
+
+async def test_after_a_gap_all_are_closed_at_once_and_come_back_one_after_the_other(house: House) -> None:
+    outlets = house.join(2 * RETURNS_PER_SECOND)
+    house.endings.close_all(Reason.GAP)
+    assert house.closed() == [(3011, "messages may be missing")] * len(outlets)
+    waits = [said(outlet)[0]["retryAfterMs"] for outlet in outlets]
+    assert all(5 * number <= wait <= 5 * number + 5 for number, wait in enumerate(waits))
+    assert house.sent_elsewhere("gap") == len(outlets)
 
 
 async def test_what_fails_once_does_not_end_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
