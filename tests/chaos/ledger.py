@@ -1,0 +1,329 @@
+"""The ledger: what was published, what each client got and was told, and whether that is what it should have got.
+
+Pure: times come in as arguments, all from one clock. The promise that is checked (contract, section 5), for every client
+and every channel it has joined:
+
+- No message comes twice. Nothing excuses that.
+- What was accepted comes, unless the client was told `recovered: false` on that channel, at a place and a time where the
+  message may have been. What was published after it was told, or stands between two messages that came without a gap
+  between them, is lost.
+- Messages of one ordering key come in one order, the same for all clients, and never one before another that was
+  accepted before the first was begun. A gap cuts the order: what comes behind it is a new stretch.
+
+A message that was not accepted is in doubt: it may come, once.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """Who publishes to one channel (None: to everyone), one message after the other.
+
+    `key` names the ordering key, the same for all sources that share it; None where there is no order.
+    """
+
+    name: str
+    channel: str | None
+    key: str | None
+    messages: "list[Message]" = field(default_factory=list)
+
+    def begin(self, now: float) -> "Message":
+        """The next message, about to be published."""
+        message = Message(self, len(self.messages), now)
+        self.messages.append(message)
+        return message
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One numbered message. `began` and `accepted` enclose the moment at which it was stored."""
+
+    source: Source
+    number: int
+    began: float
+    accepted: float = math.inf
+
+    def accept(self, now: float) -> None:
+        """Its publisher was told that it is stored; what it is told again changes nothing."""
+        self.accepted = min(self.accepted, now)
+
+    @property
+    def in_doubt(self) -> bool:
+        return self.accepted == math.inf
+
+    def precedes(self, other: "Message") -> bool:
+        """Whether this was surely stored before the other."""
+        return self.accepted < other.began
+
+    def __str__(self) -> str:
+        return f"{self.source.name}#{self.number}"
+
+
+@dataclass(slots=True, eq=False)
+class _Stretch:
+    """What came without a gap. `told`: when the client was told of the gap before it; the first has none."""
+
+    told: float
+    received: list[Message] = field(default_factory=list)
+
+
+class Track:
+    """One client on one channel, or (None) what goes to everyone: what came, in its order, and the gaps it was told of."""
+
+    def __init__(self, client: str, channel: str | None, sources: list[Source]) -> None:
+        self.client = client
+        self.channel = channel
+        self.sources = sources
+        self.joined_at = math.inf
+        self.recovered = 0
+        """How often it went on with `recovered: true`."""
+        self._stretches = [_Stretch(-math.inf)]
+
+    def joined(self, now: float) -> None:
+        """The subscription was answered: from now on everything has to come."""
+        self.joined_at = min(self.joined_at, now)
+
+    def receive(self, message: Message) -> None:
+        """A message came."""
+        self._stretches[-1].received.append(message)
+
+    def resumed(self, *, recovered: bool, now: float) -> None:
+        """It went on after a new socket, with a proof or without."""
+        if recovered:
+            self.recovered += 1
+        else:
+            self._stretches.append(_Stretch(now))
+
+    @property
+    def unproven(self) -> int:
+        """How often it was told `recovered: false`."""
+        return len(self._stretches) - 1
+
+    def received(self) -> Iterator[Message]:
+        """All that came."""
+        for stretch in self._stretches:
+            yield from stretch.received
+
+    def _ordered_stretches(self) -> Iterator[dict[str, list[Message]]]:
+        """For each stretch what came of each ordering key, without repeats."""
+        seen: set[Message] = set()
+        for stretch in self._stretches:
+            by_key: defaultdict[str, list[Message]] = defaultdict(list)
+            for message in stretch.received:
+                if message.source.key is not None and message not in seen:
+                    seen.add(message)
+                    by_key[message.source.key].append(message)
+            yield by_key
+
+    def orders(self) -> Iterator[list[Message]]:
+        """What came in one order: of one stretch and one ordering key, without repeats."""
+        for by_key in self._ordered_stretches():
+            yield from by_key.values()
+
+    def missing(self) -> tuple[list[Message], list[Message]]:
+        """What was accepted after it joined and did not come: what is lost, and what a gap excuses."""
+        came = set(self.received())
+        missing = [
+            message
+            for source in self.sources
+            for message in source.messages
+            if not message.in_doubt and message.began > self.joined_at and message not in came
+        ]
+        if not missing or not self.unproven:
+            return missing, []
+        gaps = list(self._gaps())
+        lost: list[Message] = []
+        excused: list[Message] = []
+        for message in missing:
+            (excused if any(gap.excuses(message) for gap in gaps) else lost).append(message)
+        return lost, excused
+
+    def _gaps(self) -> "Iterator[_Gap]":
+        ordered = list(self._ordered_stretches())
+        for place in range(1, len(ordered)):
+            before: defaultdict[str, float] = defaultdict(lambda: -math.inf)
+            behind: defaultdict[str, float] = defaultdict(lambda: math.inf)
+            for at, by_key in enumerate(ordered):
+                for key, messages in by_key.items():
+                    if at < place:
+                        before[key] = max(before[key], *(message.began for message in messages))
+                    else:
+                        behind[key] = min(behind[key], *(message.accepted for message in messages))
+            yield _Gap(self._stretches[place].told, before, behind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Where a client was told that something may be missing.
+
+    `latest_before`: for each ordering key the latest beginning of what came before it. `earliest_behind`: the earliest
+    acceptance of what came behind it.
+    """
+
+    told: float
+    latest_before: dict[str, float]
+    earliest_behind: dict[str, float]
+
+    def excuses(self, message: Message) -> bool:
+        """Whether a message that did not come may have had its place here."""
+        if message.began > self.told:
+            return False
+        key = message.source.key
+        return key is None or (
+            message.accepted >= self.latest_before.get(key, -math.inf)
+            and message.began <= self.earliest_behind.get(key, math.inf)
+        )
+
+
+class Wrong(StrEnum):
+    """The ways in which the promise can be broken."""
+
+    LOST = "lost"
+    DOUBLED = "doubled"
+    REORDERED = "out of order"
+    FOREIGN = "of nobody here"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was broken to a client."""
+
+    wrong: Wrong
+    client: str
+    channel: str | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.wrong}: {self.client} on {self.channel or 'the inbox'}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the ledger comes to. `missed` are the deliveries that did not come and that the client was told of."""
+
+    accepted: int
+    in_doubt: int
+    delivered: int
+    recovered: int
+    unproven: int
+    missed: int
+    violations: list[Violation]
+
+    def count(self, wrong: Wrong) -> int:
+        """How often a promise was broken so."""
+        return sum(violation.wrong is wrong for violation in self.violations)
+
+
+class Ledger:
+    """All sources and all clients."""
+
+    def __init__(self) -> None:
+        self.tracks: list[Track] = []
+        self._sources: dict[str, Source] = {}
+        self._by_channel: defaultdict[str | None, list[Source]] = defaultdict(list)
+        self._foreign: list[Violation] = []
+
+    def source(self, name: str, channel: str | None, key: str | None) -> Source:
+        """A new source."""
+        if name in self._sources:
+            raise ValueError(f"there is a source {name} already")
+        source = self._sources[name] = Source(name, channel, key)
+        self._by_channel[channel].append(source)
+        return source
+
+    def track(self, client: str, channel: str | None) -> Track:
+        """A client that is about to join a channel."""
+        track = Track(client, channel, self._by_channel[channel])
+        self.tracks.append(track)
+        return track
+
+    def receive(self, track: Track, source_name: object, number: object) -> None:
+        """Something came that says to be this message."""
+        source = self._sources.get(source_name) if isinstance(source_name, str) else None
+        if (
+            source is None
+            or source.channel != track.channel
+            or not isinstance(number, int)
+            or not 0 <= number < len(source.messages)
+        ):
+            self.foreign(track.client, track.channel, f"{source_name}#{number}")
+        else:
+            track.receive(source.messages[number])
+
+    def foreign(self, client: str, channel: str | None, what: str) -> None:
+        """Something came that nobody published, or not to there."""
+        self._foreign.append(Violation(Wrong.FOREIGN, client, channel, what))
+
+    @property
+    def messages(self) -> Iterator[Message]:
+        for source in self._sources.values():
+            yield from source.messages
+
+    def lost(self) -> list[Violation]:
+        """What has not come (yet) and should have."""
+        return [
+            Violation(Wrong.LOST, track.client, track.channel, _described(message))
+            for track in self.tracks
+            for message in track.missing()[0]
+        ]
+
+    def verdict(self) -> Verdict:
+        """Check everything; after this nothing should come any more."""
+        in_doubt = sum(message.in_doubt for message in self.messages)
+        return Verdict(
+            accepted=sum(1 for _ in self.messages) - in_doubt,
+            in_doubt=in_doubt,
+            delivered=sum(len(set(track.received())) for track in self.tracks),
+            recovered=sum(track.recovered for track in self.tracks),
+            unproven=sum(track.unproven for track in self.tracks),
+            missed=sum(len(track.missing()[1]) for track in self.tracks),
+            violations=[*self.lost(), *self._doubled(), *self._reordered(), *self._disagreed(), *self._foreign],
+        )
+
+    def _doubled(self) -> Iterator[Violation]:
+        for track in self.tracks:
+            for message, times in Counter(track.received()).items():
+                for _ in range(times - 1):
+                    yield Violation(Wrong.DOUBLED, track.client, track.channel, _described(message))
+
+    def _reordered(self) -> Iterator[Violation]:
+        for track in self.tracks:
+            for order in track.orders():
+                for later, message in _inversions(order):
+                    what = f"{_described(message)} came behind {_described(later)}"
+                    yield Violation(Wrong.REORDERED, track.client, track.channel, what)
+
+    def _disagreed(self) -> Iterator[Violation]:
+        """There is one order of each key if the orders that the clients saw make no circle."""
+        before: dict[Message, set[Message]] = {}
+        for track in self.tracks:
+            for order in track.orders():
+                for earlier, later in zip(order, order[1:], strict=False):
+                    before.setdefault(later, set()).add(earlier)
+        try:
+            TopologicalSorter(before).prepare()
+        except CycleError as error:
+            circle: list[Message] = error.args[1]
+            what = "clients disagree about the order of " + ", ".join(map(str, circle))
+            yield Violation(Wrong.REORDERED, "all", circle[0].source.channel, what)
+
+
+def _inversions(order: Iterable[Message]) -> Iterator[tuple[Message, Message]]:
+    """Each message that came behind one that was begun after it was accepted, and that one."""
+    latest: Message | None = None
+    for message in order:
+        if latest is not None and message.precedes(latest):
+            yield latest, message
+        elif latest is None or message.began > latest.began:
+            latest = message
+
+
+def _described(message: Message) -> str:
+    until = "in doubt" if message.in_doubt else f"{message.accepted:.3f}"
+    return f"{message} ({message.began:.3f} to {until})"
