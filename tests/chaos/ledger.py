@@ -1,12 +1,12 @@
 """The ledger: what was published, what each client got and was told, and whether that is what it should have got.
 
-Pure: times come in as arguments, all from one clock. The promise that is checked (contract, section 5), for every client
-and every channel it has joined:
+Pure: times come in as arguments, all from one clock. The promise that is checked (contract, section 5), for every
+client and every channel it has joined:
 
 - No message comes twice. Nothing excuses that.
-- What was accepted comes, unless the client was told `recovered: false` on that channel, at a place and a time where the
-  message may have been. What was published after it was told, or stands between two messages that came without a gap
-  between them, is lost.
+- What was accepted comes, unless the client was told `recovered: false` on that channel, at a place and a time where
+  the message may have been. What was published after it was told, or stands between two messages that came without a
+  gap between them, is lost.
 - Messages of one ordering key come in one order, the same for all clients, and never one before another that was
   accepted before the first was begun. A gap cuts the order: what comes behind it is a new stretch.
 
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +75,7 @@ class _Stretch:
 
 
 class Track:
-    """One client on one channel, or (None) what goes to everyone: what came, in its order, and the gaps it was told of."""
+    """One client on one channel, or (None) what goes to everyone: what came, in its order, and the gaps it knows of."""
 
     def __init__(self, client: str, channel: str | None, sources: list[Source]) -> None:
         self.client = client
@@ -304,7 +305,7 @@ class Ledger:
         before: dict[Message, set[Message]] = {}
         for track in self.tracks:
             for order in track.orders():
-                for earlier, later in zip(order, order[1:], strict=False):
+                for earlier, later in pairwise(order):
                     before.setdefault(later, set()).add(earlier)
         try:
             TopologicalSorter(before).prepare()
