@@ -263,28 +263,31 @@ class Ledger:
 
     @property
     def messages(self) -> Iterator[Message]:
+        """All that was published, or tried."""
         for source in self._sources.values():
             yield from source.messages
 
-    def lost(self) -> list[Violation]:
-        """What has not come (yet) and should have."""
-        return [
-            Violation(Wrong.LOST, track.client, track.channel, _described(message))
-            for track in self.tracks
-            for message in track.missing()[0]
-        ]
+    @property
+    def accepted(self) -> int:
+        """How many messages were accepted."""
+        return sum(not message.in_doubt for message in self.messages)
 
     def verdict(self) -> Verdict:
         """Check everything; after this nothing should come any more."""
-        in_doubt = sum(message.in_doubt for message in self.messages)
+        missing = [(track, *track.missing()) for track in self.tracks]
+        lost = [
+            Violation(Wrong.LOST, track.client, track.channel, _described(message))
+            for track, messages, _ in missing
+            for message in messages
+        ]
         return Verdict(
-            accepted=sum(1 for _ in self.messages) - in_doubt,
-            in_doubt=in_doubt,
+            accepted=self.accepted,
+            in_doubt=sum(message.in_doubt for message in self.messages),
             delivered=sum(len(set(track.received())) for track in self.tracks),
             recovered=sum(track.recovered for track in self.tracks),
             unproven=sum(track.unproven for track in self.tracks),
-            missed=sum(len(track.missing()[1]) for track in self.tracks),
-            violations=[*self.lost(), *self._doubled(), *self._reordered(), *self._disagreed(), *self._foreign],
+            missed=sum(len(excused) for *_, excused in missing),
+            violations=[*lost, *self._doubled(), *self._reordered(), *self._disagreed(), *self._foreign],
         )
 
     def _doubled(self) -> Iterator[Violation]:

@@ -6,6 +6,7 @@ side than the other takes, so that a reader which is slow is felt by the instanc
 
 import asyncio
 import random
+import re
 import socket
 from collections.abc import Callable
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Self
 BUFFER = 16 * 1024
 """Bytes that the kernel keeps of what an instance sent and the proxy has not read."""
 CONNECT_TIMEOUT = 5.0
+_WHO = re.compile(rb"^GET \S*[?&]who=([^&\s]+)")
 
 
 class _Side(asyncio.Protocol):
@@ -56,6 +58,8 @@ class Connection:
         self.client = _Side(self, lambda: proxy.find_instance(self))
         self.instance = _Side(self, self._connected)
         self.client.other, self.instance.other = self.instance, self.client
+        self.who = ""
+        """Whose connection it is: the `who` in the URL that was asked for."""
         self.vanished = False
         self._stalled = False
         self._before: list[bytes] = []
@@ -65,6 +69,8 @@ class Connection:
         """Bytes came in on this side."""
         if self.vanished:
             return
+        if side is self.client and not self.who and (found := _WHO.search(data)):
+            self.who = found[1].decode()
         assert side.other is not None
         if side.other.transport is not None:
             side.other.transport.write(data)

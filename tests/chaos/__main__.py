@@ -1,0 +1,50 @@
+"""`make chaos SEED=1 MINUTES=3`: three trials, a table of each. The exit status is 1 when a promise was broken.
+
+First all instances are replaced under load, then one is killed, then come the given minutes of faults by a seed.
+"""
+
+import argparse
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tests.chaos.report import Outcome
+from tests.chaos.run import LOGS, chaos, killed_instance, rolling_replacement
+from tests.support.emulator import NoEmulator
+
+
+def main() -> int:
+    """Run the trials; answers the exit status."""
+    parser = argparse.ArgumentParser(prog="make chaos", description="Break what can break, and count what is lost.")
+    parser.add_argument("--seed", type=int, help="of the schedule; drawn where none is given")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--only", choices=("rolling", "kill", "chaos"))
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("tests.chaos").setLevel(logging.INFO)
+    seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
+    trials: dict[str, Callable[[], Coroutine[Any, Any, Outcome]]] = {
+        "rolling": lambda: rolling_replacement(seed),
+        "kill": lambda: killed_instance(seed),
+        "chaos": lambda: chaos(seed, 60 * arguments.minutes),
+    }
+    passed = True
+    for name, trial in trials.items():
+        if arguments.only in (None, name):
+            try:
+                outcome = asyncio.run(trial())
+            except NoEmulator as reason:
+                sys.exit(str(reason))
+            print(outcome, flush=True)
+            passed &= outcome.passed
+            if not outcome.passed:
+                print(f"the logs of the instances are in {LOGS}", flush=True)
+                break
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""A run: three instances, the emulator, 300 clients and 80 publishers, and what is done to them."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from tests.chaos import publishers
+from tests.chaos.clients import Audience
+from tests.chaos.cluster import Cluster
+from tests.chaos.ledger import Ledger
+from tests.chaos.malformed import MALFORMED
+from tests.chaos.proxy import Proxy
+from tests.chaos.publishers import Crowd
+from tests.chaos.report import Memory, Outcome
+from tests.chaos.schedule import Fault, Kind, schedule
+from tests.chaos.slots import SLOTS, VETERAN
+from tests.support.cluster import Topic
+from tests.support.deadline import until
+from tests.support.emulator import Emulator
+from tests.support.process import ROOT
+
+CHANNELS = [f"channel-{number}" for number in range(40)]
+CLIENTS = 300
+RATE, RATE_TO_ALL = 40.0, 0.5
+"""Messages a second, to channels and to everyone."""
+ROLLING_RATE = 200.0
+FLOW = 200
+"""Messages that are accepted before and after something is done to a quiet run."""
+SETTLED = 90.0
+"""Seconds after the last fault in which everybody must have everything."""
+BURST, PADDING = 10, 60_000
+"""Messages, and bytes of each, that a slow reader is given to be slow on."""
+LOGS = ROOT / ".cache" / "chaos"
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One run. Use `stage` to set it up, then do something to it, then ask for its `outcome`."""
+
+    def __init__(
+        self,
+        title: str,
+        ledger: Ledger,
+        cluster: Cluster,
+        proxy: Proxy,
+        audience: Audience,
+        crowd: Crowd,
+        topic: publishers.Topic,
+    ) -> None:
+        self.ledger = ledger
+        self.cluster = cluster
+        self._title = title
+        self._proxy = proxy
+        self._audience = audience
+        self._crowd = crowd
+        self._topic = topic
+        self._injected: Counter[Kind] = Counter()
+        self._began = time.monotonic()
+
+    # Faults
+
+    async def inject_all(self, faults: Sequence[Fault]) -> None:
+        """Inject each at its time; returns when the last is over."""
+        async with asyncio.TaskGroup() as tasks:
+            for fault in faults:
+                await asyncio.sleep(self._began + fault.at - time.monotonic())
+                tasks.create_task(self.inject(fault))
+
+    async def inject(self, fault: Fault) -> None:
+        """Do it; returns when it is over."""
+        chance = random.Random(fault.seed)
+        self._injected[fault.kind] += 1
+        self.note(f"{fault.kind} (instance {fault.slot}, {fault.seconds:.1f} s, {fault.share:.0%})")
+        match fault.kind:
+            case Kind.TERMINATE:
+                await self.cluster.terminate(fault.slot, replacement_first=chance.random() < 0.5)
+            case Kind.KILL:
+                await self.cluster.kill(fault.slot)
+            case Kind.FREEZE:
+                await self.cluster.freeze(fault.slot, fault.seconds)
+            case Kind.FREEZE_PUBSUB:
+                await self.cluster.freeze_emulator(fault.seconds)
+            case Kind.DELETE_SUBSCRIPTION:
+                await self.cluster.delete_subscription(fault.slot)
+            case Kind.DUPLICATES:
+                some = self._crowd.some_of(chance, 5)
+                await asyncio.gather(*(publisher.publish(copies=2) for publisher in some))
+                await asyncio.gather(*(publisher.repeat() for publisher in some))
+            case Kind.MALFORMED:
+                await asyncio.gather(*(self._topic.publish(data, attributes=more) for data, more in MALFORMED))
+            case Kind.VANISH:
+                connections = self._proxy.connections()
+                for connection in chance.sample(connections, round(fault.share * len(connections))):
+                    connection.vanish()
+            case Kind.STALL:
+                await self._stall(chance, fault.seconds)
+
+    async def _stall(self, chance: random.Random, seconds: float) -> None:
+        """Half of a channel's clients do not read while there is a burst on it."""
+        channel = chance.choice(CHANNELS)
+        slow = {receiver.name for receiver in self._audience.of(channel)[::2]}
+        connections = [connection for connection in self._proxy.connections() if connection.who in slow]
+        for connection in connections:
+            connection.stall()
+        publisher = self._crowd.one_for(channel)
+        for _ in range(BURST):
+            await publisher.publish(padding=PADDING)
+        await asyncio.sleep(seconds)
+        for connection in connections:
+            connection.flow()
+
+    def note(self, text: str) -> None:
+        """Say what happens, with the time at which it does."""
+        now = time.monotonic()
+        logger.info("%7.1f s (%.3f) %s", now - self._began, now, text)
+
+    async def flow(self, count: int) -> None:
+        """Return when so many more messages were accepted."""
+        enough = self.ledger.accepted + count
+        await until(lambda: self.ledger.accepted >= enough)
+
+    # The end
+
+    async def _all_came(self) -> None:
+        """Return when everybody has what they should have, or when it is too late. Nobody publishes meanwhile."""
+        waiting = self.ledger.tracks
+
+        async def nobody_waits() -> bool:
+            nonlocal waiting
+            still = []
+            for track in waiting:
+                if track.missing()[0]:
+                    still.append(track)
+                await asyncio.sleep(0)
+            waiting = still
+            return not waiting
+
+        with contextlib.suppress(TimeoutError):
+            await until(nobody_waits, SETTLED)
+
+    async def outcome(self) -> Outcome:
+        """Let everything come to rest, check it, and end the instances."""
+        await self._crowd.stop()
+        self.note("the publishers stopped")
+        failures = []
+        try:
+            await self._all_came()
+            await self._crowd.close_accounts()
+            await self._all_came()
+            self.note("all has come")
+            await self.cluster.swept()
+        except TimeoutError as late:
+            failures.append(str(late))
+        self.note("at rest")
+        failures += self._audience.gone
+        verdict = self.ledger.verdict()
+        await self._audience.close()
+        await self._crowd.close()
+        await self.cluster.stop()
+        orphans = await self.cluster.topic.subscriptions()
+        veterans = [instance for instance in self.cluster.all if instance.slot == VETERAN]
+        return Outcome(
+            title=self._title,
+            verdict=verdict,
+            injected=self._injected,
+            drain_times=self.cluster.drain_times,
+            orphans=len(orphans),
+            memory=[Memory(instance.name, instance.memory) for instance in veterans],
+            failures=[*failures, *self.cluster.failures],
+        )
+
+
+@asynccontextmanager
+async def stage(title: str, seed: int, rate: float, logs: Path = LOGS) -> AsyncIterator[Run]:
+    """Everything up, connected and publishing."""
+    chance = random.Random(seed)
+    ledger = Ledger()
+    logs.mkdir(parents=True, exist_ok=True)
+    for old in logs.glob("instance-*.log"):
+        old.unlink()
+    async with AsyncExitStack() as stack:
+        emulator = Emulator()
+        stack.callback(emulator.kill)
+        emulator.start()
+        topic = Topic(emulator.address, f"chaos-{uuid.uuid4().hex[:8]}")
+        stack.push_async_callback(topic.close)
+        proxy = await stack.enter_async_context(Proxy(random.Random(chance.getrandbits(32))))
+        cluster = Cluster(emulator, topic, proxy, logs)
+        stack.push_async_callback(cluster.close)
+        await cluster.start()
+        publishing = publishers.Topic(emulator.address, topic.path)
+        stack.push_async_callback(publishing.close)
+        crowd = Crowd(proxy.url, proxy.port, publishing, ledger, CHANNELS, random.Random(chance.getrandbits(32)))
+        stack.push_async_callback(crowd.close)
+        audience = Audience(proxy.url, ledger, CHANNELS, CLIENTS, random.Random(chance.getrandbits(32)))
+        stack.push_async_callback(audience.close)
+        await audience.open()
+        await crowd.open()
+        run = Run(title, ledger, cluster, proxy, audience, crowd, publishing)
+        crowd.start(rate, RATE_TO_ALL)
+        run.note("up")
+        yield run
+
+
+async def chaos(seed: int, seconds: float) -> Outcome:
+    """Faults by the schedule of a seed."""
+    async with stage(f"chaos, seed {seed}, {seconds:.0f} s", seed, RATE) as run:
+        await run.inject_all(schedule(seed, seconds))
+        return await run.outcome()
+
+
+async def rolling_replacement(seed: int) -> Outcome:
+    """All three instances replaced, one after the other, under load."""
+    async with stage(f"rolling replacement under {ROLLING_RATE:.0f} messages/s", seed, ROLLING_RATE) as run:
+        await run.flow(FLOW)
+        for slot in SLOTS:
+            await run.inject(Fault(0, Kind.TERMINATE, slot, 0, 0, seed))
+        await run.flow(FLOW)
+        return await run.outcome()
+
+
+async def killed_instance(seed: int) -> Outcome:
+    """One instance killed under load."""
+    async with stage("kill -9 of an instance", seed, RATE) as run:
+        await run.flow(FLOW)
+        await run.inject(Fault(0, Kind.KILL, 1, 0, 0, seed))
+        await run.flow(FLOW)
+        return await run.outcome()
