@@ -222,7 +222,7 @@ class PlainSocketPublisher(Publisher):
         """One socket after the other, each read to its end."""
         while True:
             with contextlib.suppress(OSError, WebSocketException):
-                async with connect(self._url, compression=None, **OPTIONS) as socket:  # type: ignore[arg-type]
+                async with connect(self._url, compression=None, **OPTIONS) as socket:
                     self._socket = socket
                     async for _ in socket:
                         pass
