@@ -33,6 +33,8 @@ class Receiver:
         self.channels = channels
         self.refused: list[str] = []
         """What the service would not do for it; nothing, where all is well."""
+        self.diary: list[str] = []
+        """What became of its sockets and subscriptions, and when."""
         self._ledger = ledger
         self._tracks: dict[str | None, Track] = {channel: ledger.track(name, channel) for channel in (None, *channels)}
         self._client = Client(
@@ -40,6 +42,7 @@ class Receiver:
             on_message=self._take,
             on_recovery=self._resume,
             on_error=self._refuse,
+            on_state=self._become,
             longest_wait=LONGEST_WAIT,
             compression=compression,
             **OPTIONS,
@@ -72,9 +75,18 @@ class Receiver:
 
     def _resume(self, recovery: Recovery) -> None:
         self._tracks[recovery.channel].resumed(recovered=recovery.recovered, now=time.monotonic())
+        self._note(f"{recovery.channel or 'the inbox'} {'recovered' if recovery.recovered else 'unproven'}")
 
     def _refuse(self, error: RequestError) -> None:
         self.refused.append(str(error))
+        self._note(f"refused: {error}")
+
+    def _become(self, state: State) -> None:
+        instance = f" at {self._client.welcome.get('instanceId')}" if state is State.OPEN else ""
+        self._note(f"{state.value}{instance}")
+
+    def _note(self, text: str) -> None:
+        self.diary.append(f"{time.monotonic():.3f} {text}")
 
 
 class Audience:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.chaos import publishers
 from tests.chaos.clients import Audience
 from tests.chaos.cluster import Cluster
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import Ledger, Violation
 from tests.chaos.malformed import MALFORMED
 from tests.chaos.proxy import Proxy
 from tests.chaos.publishers import Crowd
@@ -38,6 +38,7 @@ SETTLED = 90.0
 BURST, PADDING = 10, 60_000
 """Messages, and bytes of each, that a slow reader is given to be slow on."""
 LOGS = ROOT / ".cache" / "chaos"
+VIOLATIONS = "violations.log"
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Run:
         audience: Audience,
         crowd: Crowd,
         topic: publishers.Topic,
+        logs: Path,
     ) -> None:
         self.ledger = ledger
         self.cluster = cluster
@@ -62,6 +64,7 @@ class Run:
         self._audience = audience
         self._crowd = crowd
         self._topic = topic
+        self._logs = logs
         self._injected: Counter[Kind] = Counter()
         self._began = time.monotonic()
 
@@ -146,6 +149,15 @@ class Run:
         with contextlib.suppress(TimeoutError):
             await until(nobody_waits, SETTLED)
 
+    def _write_down(self, violations: Sequence[Violation]) -> None:
+        """All violations, and the diaries of those to whom they were done."""
+        wronged = {violation.client for violation in violations}
+        lines = [str(violation) for violation in violations]
+        for receiver in self._audience.receivers:
+            if receiver.name in wronged:
+                lines += [f"{receiver.name} {entry}" for entry in receiver.diary]
+        (self._logs / VIOLATIONS).write_text("".join(f"{line}\n" for line in lines))
+
     async def outcome(self) -> Outcome:
         """Let everything come to rest, check it, and end the instances."""
         await self._crowd.stop()
@@ -162,6 +174,7 @@ class Run:
         self.note("at rest")
         failures += self._audience.gone
         verdict = self.ledger.verdict()
+        self._write_down(verdict.violations)
         await self._audience.close()
         await self._crowd.close()
         await self.cluster.stop()
@@ -204,7 +217,7 @@ async def stage(title: str, seed: int, rate: float, logs: Path = LOGS) -> AsyncI
         stack.push_async_callback(audience.close)
         await audience.open()
         await crowd.open()
-        run = Run(title, ledger, cluster, proxy, audience, crowd, publishing)
+        run = Run(title, ledger, cluster, proxy, audience, crowd, publishing, logs)
         crowd.start(rate, RATE_TO_ALL)
         run.note("up")
         yield run
