@@ -630,9 +630,11 @@ class Hub:
         self, connection: Connection, resumed: Resumed, channel: str | None, sub_id: str | None
     ) -> Iterator[Frame]:
         """What a client missed, each written when the client has room for it."""
-        for each in resumed.replay:
+        for number, each in enumerate(resumed.replay):
             if channel is not None and sub_id is not None and not self.channels.has(connection, channel, sub_id):
+                self._journal.replayed(connection, len(resumed.replay) - number)
                 return  # it does not want it any more
+            self._journal.replayed(connection, 1)
             try:
                 message = self._completed(each.message, self._journal.borne(each, resumed).encode())
             except MessageError:

@@ -20,6 +20,8 @@ from app.metrics import Metrics
 
 SECOND = 10**9
 """Nanoseconds."""
+MAX_REPLAYING = 150_000
+"""Messages that wait to be replayed, for all clients together; who comes back when there are more starts anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,14 @@ class Journal:
         """By channel, and None for the inbox: what a client has had and this instance has not."""
         self._joins: dict[Connection, dict[str, dict[str, _Join]]] = {}
         """By channel and subId."""
+        self._replaying: dict[Connection, int] = {}
+        """How many messages wait to be replayed."""
+        self._replaying_in_all = 0
         self._counted = dict.fromkeys(self._history.evicted, 0)
         metrics.watch(metrics.history_bytes, lambda: self._history.bytes)
         metrics.watch(metrics.history_messages, lambda: self._history.messages)
         metrics.watch(metrics.history_streams, lambda: self._history.streams)
+        metrics.watch(metrics.replaying, lambda: self._replaying_in_all)
 
     # What arrives
 
@@ -182,6 +188,15 @@ class Journal:
         """A connection is gone."""
         self._joins.pop(connection, None)
         self._behind.pop(connection, None)
+        self.replayed(connection, self._replaying.get(connection, 0))
+
+    def replayed(self, connection: Connection, count: int) -> None:
+        """So many messages wait no longer to be replayed to a connection."""
+        if left := self._replaying.get(connection, 0) - count:
+            self._replaying[connection] = left
+        else:
+            self._replaying.pop(connection, None)
+        self._replaying_in_all -= count
 
     def _resume(
         self,
@@ -200,6 +215,8 @@ class Journal:
             # What came behind it was not for this subscription: with it, the client has all there is for it.
             last = whole.behind.position(now_at.not_before(recovered.position.time))
             whole.replay[-1] = replay[-1]._replace(position=last, own=False)
+        self._replaying[connection] = self._replaying.get(connection, 0) + len(replay)
+        self._replaying_in_all += len(replay)
         return Resumed(True, whole.acknowledged(now_at).encode(), whole.replay, recovered.position.time)
 
     def _without_what_it_had(
@@ -265,6 +282,9 @@ class Journal:
             return None
         if isinstance(result, Unproven):
             self._metrics.recoveries.labels(result.reason.value).inc()
+            return None
+        if self._replaying_in_all + len(result.replay) > MAX_REPLAYING:
+            self._metrics.recoveries.labels("busy").inc()
             return None
         self._metrics.recoveries.labels("recovered").inc()
         return result

@@ -75,6 +75,7 @@ class Metrics:
             "(off, epoch, uncovered, evicted, unknown, malformed, busy)",
             "result",
         )
+        self.replaying = gauge("replaying", "Messages that wait to be replayed to clients that come back")
         self.replayed = counter("messages_replayed", "Messages sent to clients that had missed them")
         self.stale = counter(
             "messages_stale", "Messages kept for recovery only: they came too late to be news (CLOUD_SOCKETS_MAX_AGE)"
