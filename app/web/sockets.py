@@ -144,11 +144,28 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
 
 
 async def _read(hub: Hub, connection: Connection, upgrade: Websocket, control: Control | None) -> None:
-    while True:
-        data: str | bytes | None = await upgrade.receive()
-        await hub.receive(connection, b"" if data is None else data)  # an empty binary frame comes as None
-        if control is not None:
-            control.taken()
+    try:
+        while True:
+            await _take(hub, connection, await upgrade.receive())
+            if control is not None:
+                control.taken()
+    finally:
+        # What a client said just before it closed came with the close, and Quart does not wait until it is read.
+        inbox = _inbox_of(upgrade)
+        while inbox is not None and not inbox.empty():
+            await _take(hub, connection, inbox.get_nowait())
+
+
+def _inbox_of(upgrade: Any) -> "asyncio.Queue[str | bytes | None] | None":
+    """Where Quart (0.23, else 0.22) queues what a client says."""
+    queue = getattr(getattr(upgrade, "buffer", None), "_queue", None)
+    if queue is None:
+        queue = getattr(getattr(upgrade, "_receive", None), "__self__", None)
+    return queue if isinstance(queue, asyncio.Queue) else None
+
+
+async def _take(hub: Hub, connection: Connection, data: str | bytes | None) -> None:
+    await hub.receive(connection, b"" if data is None else data)  # an empty binary frame comes as None
 
 
 class MessageOutlet:

@@ -290,3 +290,12 @@ async def test_a_listener_is_there_exactly_while_a_channel_has_a_subscription() 
 
         await until(nobody)  # bob's end is noticed a moment later
         assert await server.metric("channels") == 0
+
+
+async def test_what_a_client_says_just_before_it_closes_is_heard() -> None:
+    async with Server() as server, Client(server.url) as ann:
+        await ann.subscribe("news")
+        for number in range(20):
+            async with Client(server.url) as bob:
+                await bob.send({"type": "announce", "channel": "news", "payload": number})
+            assert (await ann.receive())["payload"] == number
