@@ -187,6 +187,23 @@ run "two_answers_to_who_may_connect" {
   expect_failures = [var.settings]
 }
 
+run "a_topic_that_forgets_before_the_history_does" {
+  command = plan
+  variables {
+    topic    = { retention_seconds = 600 }
+    settings = { history_ttl = 600 }
+  }
+  expect_failures = [var.topic]
+}
+
+run "a_history_that_is_negative" {
+  command = plan
+  variables {
+    settings = { history_size = -1 }
+  }
+  expect_failures = [var.settings]
+}
+
 run "an_address_for_a_domain" {
   command = plan
   variables {

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
@@ -91,7 +92,7 @@ async def run(command: str, environment: dict[str, str], **words: str) -> str:
     for word, instead in words.items():
         command = command.replace(word, instead)
     process = await asyncio.create_subprocess_exec(
-        *("bash", "-euc", command), stdout=PIPE, stderr=PIPE, env={**os.environ, **environment}
+        *("bash", "-euc", command), stdout=PIPE, stderr=PIPE, cwd=ROOT, env={**os.environ, **environment}
     )
     output, errors = await soon(process.communicate(), 60)
     assert process.returncode == 0, f"{command}\n{errors.decode()}"
@@ -139,15 +140,21 @@ async def test_the_commands_to_pubsub_do_what_they_are_there_for(
         "CLOUDSDK_CORE_PROJECT": PROJECT,
         "SERVICE": topic,
     }
-    of_the_topic, of_the_service, sweep = commands("Orphan sweep")
+    export, list_them, dry_run, sweep = commands("Orphan sweep")
+    assert (export.split()[0], dry_run) == ("export", sweep.replace("--grace 60 --yes", "--dry-run"))
+    environment["PUBSUB_EMULATOR_HOST"] = emulator_address
+    environment["GOOGLE_CLOUD_PROJECT"] = PROJECT
+    environment["CLOUD_SOCKETS_PUBSUB_TOPIC_NAME"] = topic
     on_cloud_run = {"K_SERVICE": topic, "CLOUD_SOCKETS_AUTH": "anonymous"}
     async with cluster(emulator_address, topic, 1, **on_cloud_run) as (seen, (instance,)):
         instance.kill()
         await instance.wait()
         (orphan,) = await seen.subscriptions()
-        for command in (of_the_topic, of_the_service):
-            assert orphan in await run(command, environment, **{"cloud-sockets": topic})
-        await run(sweep, environment, SUBSCRIPTION=orphan)
+        python = {"python": sys.executable}
+        assert orphan in await run(list_them, environment, **python)
+        assert orphan in await run(dry_run.replace("--dry-run", "--dry-run --grace 3"), environment, **python)
+        assert await seen.subscriptions() == [orphan]
+        assert orphan in await run(sweep.replace("60", "3"), environment, **python)
         assert await seen.subscriptions() == []
         describe = commands("The topic is out")[0]
         assert seen.path in await run(describe, environment, **{"cloud-sockets": topic})
