@@ -321,10 +321,10 @@ async def test_junk_behind_a_close_frame_harms_nobody() -> None:
 
 async def test_a_client_whose_messages_wait_for_a_handler_is_not_taken_for_silent() -> None:
     """While it is held back its pongs are not read either."""
-    async with serving(Pings(interval=0.3, timeout=0.25)) as (_, port):
+    async with serving(Pings(interval=1.2, timeout=1.0)) as (_, port):
         await is_up(port)
         async with Client(f"ws://127.0.0.1:{port}/ws", ping_interval=None) as ann:
-            await ann.send({"type": "callSlow", "payload": 1.5})
+            await ann.send({"type": "callSlow", "payload": 4.0})
             for number in range(200):
                 await ann.send({"type": "getInfo", "ackId": number})
             assert [message["type"] for message in await ann.collect(2)] == ["began", "ended"]
