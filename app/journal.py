@@ -4,7 +4,7 @@ The hub says what arrives, who joins and who comes back; the journal answers pos
 it may promise is worked out in `app.core.recovery`, which is pure; here is the state that it takes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -43,6 +43,8 @@ class Place(NamedTuple):
     stream: Stream
     mark: Mark
     position: Position
+    had: Collection[Connection] = ()
+    """Who has had it elsewhere."""
 
 
 class Resumed(NamedTuple):
@@ -106,7 +108,17 @@ class Journal:
         if channel is not None and stream.kind != "channel":
             # Its receivers take its position for the channel's, in whose log it is not.
             position = self._history.position([Stream.channel(channel)], mark.time)
-        return Place(stream, mark, self._clamped(position))
+        return Place(stream, mark, self._clamped(position), self._had_by(stream, mark))
+
+    def _had_by(self, stream: Stream, mark: Mark) -> Collection[Connection]:
+        """Who has had this message elsewhere. Also who is not sent it: with it, others of its batch have their turn."""
+        had = []
+        for connection, channels in self._behind.items():
+            behind = channels.get(stream.name if stream.kind == "channel" else None)
+            concerns = stream.kind == "channel" or stream in self._own_streams(connection)
+            if behind is not None and concerns and not behind.passes(mark):
+                had.append(connection)
+        return had
 
     def lose(self, audience: Audience, now: float) -> None:
         """Note that something arrived which is not kept: who was not there has missed it."""
@@ -131,8 +143,7 @@ class Journal:
         """The position that a message bears to this receiver; None if it has had the message elsewhere."""
         is_own = place.stream.kind != "channel"
         behind = self._behind.get(connection, {})
-        here = behind.get(None if is_own else place.stream.name)
-        if here is not None and not here.passes(place.mark):
+        if connection in place.had:
             return None
         position = place.position
         if is_own and channel is None:

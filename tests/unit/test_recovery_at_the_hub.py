@@ -253,7 +253,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.mark.parametrize("history_size", [1000, 4])
 @pytest.mark.parametrize("sub_ids", [("1",), ("1", "2")], ids=["one", "two"])
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(60), 5136])
 async def test_nothing_is_lost_between_hubs_and_nothing_ordered_comes_twice(
     seed: int, sub_ids: tuple[str, ...], history_size: int, stack: AsyncExitStack
 ) -> None:
