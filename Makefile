@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 EMULATOR_PORT ?= 8085
+MINUTES ?= 3
+SEED ?=
 IMAGE ?= cloud-sockets
 TAG ?= latest
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -63,6 +65,10 @@ image: ## Build the image (IMAGE=cloud-sockets)
 .PHONY: image-test
 image-test: $(VENV)/dev.stamp ## Build the image, run it, try it and stop it (IMAGE_NETWORK=host)
 	IMAGE=$(IMAGE) COMMIT=$(COMMIT) IMAGE_NETWORK=$(IMAGE_NETWORK) .ci/with-docker $(BIN)/python -m pytest -m image -s $(ARGS)
+
+.PHONY: chaos
+chaos: $(VENV)/dev.stamp ## Break what can break, and count what is lost (MINUTES=3 SEED=...; ARGS="--only chaos")
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: push
 push: ## Push IMAGE to its registry, as it is called and as TAG

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 from tests.chaos.proxy import Proxy
@@ -14,7 +15,7 @@ from tests.support.deadline import until
 from tests.support.emulator import Emulator
 from tests.support.process import Server
 
-ORPHAN_GRACE = 60
+ORPHAN_GRACE = 45
 SWEPT = 2.5 * ORPHAN_GRACE
 """Seconds after which what a killed instance left must be deleted."""
 DRAIN = 9.0
@@ -26,6 +27,8 @@ VARIABLES = {
     "CLOUD_SOCKETS_MAX_BUFFERED": str(128 * 1024),
 }
 """Apart from these it runs as it comes. A history that is full within a run; slow readers that are felt."""
+CLOSED = {3008: "ended as too slow", 3012: "ended without a pong"}
+"""Close codes that are counted, in plain words."""
 SAMPLE_EVERY = 5.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -62,6 +65,8 @@ class Cluster:
         self.instances: dict[int, Instance] = {}
         self.all: list[Instance] = []
         self.drain_times: list[float] = []
+        self.closed: Counter[str] = Counter()
+        """Why instances ended connections, of those that could be asked: not of the killed."""
         self.failures: list[str] = []
         """Instances that did not end as they should, in plain words."""
         self._emulator = emulator
@@ -113,6 +118,8 @@ class Cluster:
                 await self._fill(slot)
 
     async def _drain(self, instance: Instance) -> None:
+        for code, reason in CLOSED.items():
+            self.closed[reason] += int(await instance.server.metric(f'connections_closed_total{{code="{code}"}}'))
         began = time.monotonic()
         instance.server.terminate()
         try:

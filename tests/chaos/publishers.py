@@ -28,6 +28,8 @@ from tests.chaos.ledger import Ledger, Message, Source
 
 TIMEOUT = 5.0
 ATTEMPTS = 3
+CATCH_UP = 5.0
+"""Seconds that a publisher which had to wait may be behind its pace; then it publishes at once until it is not."""
 REOPEN = (0.1, 1.0)
 """Seconds before a plain publisher opens another socket."""
 
@@ -288,7 +290,7 @@ class Crowd:
                 await asyncio.wait_for(self._stopping.wait(), max(0.0, due - time.monotonic()))
                 return
             await publisher.publish()
-            due = max(due, time.monotonic() - interval) + interval * self._chance.uniform(0.5, 1.5)
+            due = max(due, time.monotonic() - CATCH_UP) + interval * self._chance.uniform(0.5, 1.5)
 
     async def stop(self) -> None:
         """Publish no more; returns when all that was begun is accepted or given up."""
@@ -312,5 +314,8 @@ class Crowd:
         )
 
     async def close(self) -> None:
-        """Leave, all of them."""
+        """Leave, all of them, whatever they are at."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(publisher.close() for publisher in self.of_channels))

@@ -47,7 +47,10 @@ class Outcome:
     title: str
     verdict: Verdict
     injected: Counter[Kind] = field(default_factory=Counter)
+    seconds: float = 0.0
+    """For how long was published."""
     drain_times: Sequence[float] = ()
+    closed: Counter[str] = field(default_factory=Counter)
     orphans: int = 0
     memory: Sequence[Memory] = ()
     failures: Sequence[str] = ()
@@ -72,6 +75,8 @@ class Outcome:
         yield "messages"
         yield _row("accepted", verdict.accepted)
         yield _row("in doubt (no answer; may come or not)", verdict.in_doubt)
+        if self.seconds:
+            yield _row("published a second", round((verdict.accepted + verdict.in_doubt) / self.seconds))
         yield _row("delivered, over all clients", verdict.delivered)
         yield _row("recovered (subscriptions that went on whole)", verdict.recovered)
         yield _row("unproven (subscriptions told recovered: false)", verdict.unproven)
@@ -82,13 +87,15 @@ class Outcome:
         if self.drain_times:
             yield _row("drained", len(self.drain_times))
             yield f"  drain time: median {median(self.drain_times):.1f} s, longest {max(self.drain_times):.1f} s"
+        for reason, count in self.closed.items():
+            yield _row(f"connections {reason}", count)
         yield _row("orphans left", self.orphans, must="must be 0")
         for memory in self.memory:
             yield f"  {memory}"
         for violation in verdict.violations[:SHOWN]:
             yield f"VIOLATION {violation}"
-        if more := len(verdict.violations) - SHOWN:
-            yield f"and {more} more" if more > 0 else ""
+        if len(verdict.violations) > SHOWN:
+            yield f"and {len(verdict.violations) - SHOWN} more"
         for failure in self.failures:
             yield f"FAILURE {failure}"
         yield "PASSED" if self.passed else "FAILED"

@@ -158,9 +158,13 @@ class Run:
                 lines += [f"{receiver.name} {entry}" for entry in receiver.diary]
         (self._logs / VIOLATIONS).write_text("".join(f"{line}\n" for line in lines))
 
-    async def outcome(self) -> Outcome:
-        """Let everything come to rest, check it, and end the instances."""
+    async def outcome(self, *, all_recover: bool = False) -> Outcome:
+        """Let everything come to rest, check it, and end the instances.
+
+        `all_recover`: nobody may be told `recovered: false`, and somebody must be told that they have recovered.
+        """
         await self._crowd.stop()
+        published_for = time.monotonic() - self._began
         self.note("the publishers stopped")
         failures = []
         try:
@@ -175,6 +179,8 @@ class Run:
         failures += self._audience.gone
         verdict = self.ledger.verdict()
         self._write_down(verdict.violations)
+        if all_recover and (verdict.unproven or not verdict.recovered):
+            failures.append(f"{verdict.recovered} subscriptions went on whole, {verdict.unproven} unproven")
         await self._audience.close()
         await self._crowd.close()
         await self.cluster.stop()
@@ -184,7 +190,9 @@ class Run:
             title=self._title,
             verdict=verdict,
             injected=self._injected,
+            seconds=published_for,
             drain_times=self.cluster.drain_times,
+            closed=self.cluster.closed,
             orphans=len(orphans),
             memory=[Memory(instance.name, instance.memory) for instance in veterans],
             failures=[*failures, *self.cluster.failures],
@@ -237,7 +245,7 @@ async def rolling_replacement(seed: int) -> Outcome:
         for slot in SLOTS:
             await run.inject(Fault(0, Kind.TERMINATE, slot, 0, 0, seed))
         await run.flow(FLOW)
-        return await run.outcome()
+        return await run.outcome(all_recover=True)
 
 
 async def killed_instance(seed: int) -> Outcome:
@@ -246,4 +254,4 @@ async def killed_instance(seed: int) -> Outcome:
         await run.flow(FLOW)
         await run.inject(Fault(0, Kind.KILL, 1, 0, 0, seed))
         await run.flow(FLOW)
-        return await run.outcome()
+        return await run.outcome(all_recover=True)
