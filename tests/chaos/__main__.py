@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import logging
 import random
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--only", choices=("rolling", "kill", "chaos"))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # all that was started ends with this process
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("tests.chaos").setLevel(logging.INFO)
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
