@@ -14,6 +14,9 @@ from typing import Self
 
 BUFFER = 16 * 1024
 """Bytes that the kernel keeps of what an instance sent and the proxy has not read."""
+SEGMENT = 1400
+"""Bytes in a packet, as out in the world. With those of the loopback, 64 kB, the kernel would keep megabytes for an
+instance, and no reader be slow."""
 CONNECT_TIMEOUT = 5.0
 _WHO = re.compile(rb"^GET \S*[?&]who=([^&\s]+)")
 
@@ -191,6 +194,7 @@ class Proxy:
         for port in self._chance.sample(self._ports, len(self._ports)):
             narrow = socket.socket()
             narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
             narrow.setblocking(False)
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
