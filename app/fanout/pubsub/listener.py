@@ -28,7 +28,7 @@ from app.fanout.pubsub.client import (
     PubsubMessage,
     Stream,
 )
-from app.fanout.pubsub.names import all_ordering_keys, instance_subscription_id
+from app.fanout.pubsub.names import all_backlogs, all_ordering_keys, instance_subscription_id
 from app.fanout.pubsub.patience import Patience
 from app.fanout.pubsub.peers import Peers
 from app.fanout.pubsub.second_look import SecondLook
@@ -487,7 +487,7 @@ class Listener:
         """The same for a subscription that has not carried all yet; then hand over what it was held back for."""
         second, self._second_look = self._second_look, None
         if second is None:
-            await self._prove(all_ordering_keys(), self._times.warm_up)
+            await self._prove(all_backlogs(), self._times.warm_up)
             found: list[Delivery] = []
         else:
             found = await self._prove_with(second)
@@ -502,9 +502,9 @@ class Listener:
 
         self._second_look = second  # what comes is held back
         found: list[Delivery] | None = None
-        reading = asyncio.create_task(second.read(all_ordering_keys(), is_canary, self._delivery_of))
+        reading = asyncio.create_task(second.read(all_backlogs(), is_canary, self._delivery_of))
         try:
-            await self._prove(all_ordering_keys(), self._times.warm_up)
+            await self._prove(all_backlogs(), self._times.warm_up)
             found = await asyncio.wait_for(reading, self._times.warm_up)
         except (TimeoutError, PubSubError) as error:
             raise _SubscriptionLost(f"the second look at {self._subscription} failed: {error}") from None
@@ -608,7 +608,9 @@ class Listener:
         self.reason = reason
         if self.hearing.is_set():
             # With some keys deaf and others not, what those missed began after what they heard last.
-            heard_ns = min((self._last_of_key[key] for key in keys or []), default=self._last_ns)
+            heard_ns = min(
+                (self._last_of_key[key] for key in keys or [] if key in self._last_of_key), default=self._last_ns
+            )
             self._resume_ns = max(heard_ns, self._last_ns - int((self._look_back or self._skew) * SECOND))
             self._falls_behind(self._resume_ns)
         if self.hearing.is_set() or not self._ever_heard:

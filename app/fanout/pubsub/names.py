@@ -32,6 +32,11 @@ def all_ordering_keys() -> list[str]:
     return [f"cs-{number:02d}" for number in range(ORDERING_KEYS)]
 
 
+def all_backlogs() -> list[str]:
+    """The same, and none: what others publish without a key waits behind none of ours."""
+    return [*all_ordering_keys(), ""]
+
+
 def instance_subscription_id(prefix: str, instance_id: str, generation: int) -> str:
     """`<prefix>-<instance id>`; one that was rebuilt has `-2`, `-3` … behind it."""
     name = f"{prefix}-{instance_id}"

@@ -367,12 +367,13 @@ async def test_it_looks_back_no_further_than_history_goes(
     assert (time.time_ns() - instance.fanout.covers_from) / 1e9 < 310
 
 
-async def test_it_is_not_ready_before_the_backlog_of_every_key_is_heard(
-    pubsub_server: PubSubServer, make: Callable[..., Instance]
+@pytest.mark.parametrize("key", ["cs-07", ""])
+async def test_it_is_not_ready_before_the_backlog_of_every_key_and_of_none_is_heard(
+    pubsub_server: PubSubServer, make: Callable[..., Instance], key: str
 ) -> None:
     pubsub_server.add_topic(TOPIC.path, retention=600)
     await earlier(pubsub_server, make, 1)
-    pubsub_server.faults.deaf_keys.add((f"projects/demo/subscriptions/hub-{INSTANCE}", "cs-07"))
+    pubsub_server.faults.deaf_keys.add((f"projects/demo/subscriptions/hub-{INSTANCE}", key))
     instance = make(history_ttl=300, times=replace(QUICK, loopback=3))
     starting = asyncio.create_task(instance.start())
     await until(lambda: b"1" in instance.heard)
