@@ -39,6 +39,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State as SocketState
 
 from app.protocol import messages
 
@@ -984,6 +985,8 @@ def _retry_after(text: str | None) -> float:
 
 def _close_of(socket: ClientConnection) -> tuple[int, str]:
     """Why a socket ended: what the server said, else what this side found, else 1006."""
+    if socket.state is not SocketState.CLOSED:  # given up in the middle of closing
+        return 1006, ""
     ended = socket.protocol.close_exc
     frame = ended.rcvd or ended.sent
     return (1006, "") if frame is None else (frame.code, frame.reason)

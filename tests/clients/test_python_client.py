@@ -677,3 +677,18 @@ async def test_a_callback_that_fails_does_not_end_the_client(server: ScriptedSer
         await peer.announce(1)
         await peer.announce(2)
         await app.has(1, 2)
+
+
+async def test_an_end_by_cancelling_its_tasks_again_and_again_fails_nothing(server: ScriptedServer, app: App) -> None:
+    before = asyncio.all_tasks()
+    client = app.client(server.url)
+    opening = asyncio.create_task(client.__aenter__())
+    await server.accept()
+    await soon(opening)
+    tasks = {task for task in asyncio.all_tasks() - before if "Client." in repr(task)}
+    for _ in range(3):  # as asyncio.run does, and a task group then once more
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+    await soon(asyncio.wait(tasks))
+    assert [task.exception() for task in tasks if not task.cancelled()] == []
