@@ -517,7 +517,7 @@ class Listener:
         with contextlib.suppress(PubSubError):
             await self._client.delete_subscription(second.subscription, DELETE_TIMEOUT)
             self._made.discard(second.subscription)
-        return found
+        return [delivery for delivery in found if delivery.attributes.get("type") not in OWN_SIGNALS]
 
     def _was_stopped(self, seconds: float) -> None:
         """This process had no CPU for so long: what came meanwhile is still unread."""
