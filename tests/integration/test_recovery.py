@@ -339,5 +339,6 @@ async def test_while_others_publish_a_client_that_comes_and_goes_gets_everything
                     message = await ann.receive()
                     got.append(message["payload"])
                     position = message["position"]
+                ann.abort()  # with more on its way to it
         await soon(publishing)
         assert got == list(range(count))
