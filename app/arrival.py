@@ -6,7 +6,7 @@ it is for, so that its JSON is not looked at before there is somebody to send it
 
 from typing import NamedTuple
 
-from app.clock import rfc3339
+from app.clock import Clock, rfc3339
 from app.fanout import Delivery
 from app.protocol import codec, messages
 from app.protocol.messages import Message
@@ -98,17 +98,17 @@ class Arrival:
         texts = (*self.address, self.carrier_id, self.origin, self.sender)
         return len(self.data) + sum(len(text) for text in texts if text)
 
-    def completed(self, position: str | None, *, new_id: str, now: str) -> Message:
+    def completed(self, position: str | None, clock: Clock) -> Message:
         """The message with what all instances agree on: its own id and time where a hub set them, else its carrier's.
 
-        `new_id` and `now` are for what has neither, as from a carrier that tells nothing.
+        `clock` is for what has neither, as from a carrier that tells nothing.
         """
         message = self._message or self._read()
         sent_date_time = message.sent_date_time if self.is_own else None
         if sent_date_time is None:
-            sent_date_time = now if self.publish_time_ns is None else rfc3339(self.publish_time_ns)
+            sent_date_time = clock.now() if self.publish_time_ns is None else rfc3339(self.publish_time_ns)
         return message.arrived(
-            id=message.id or self.carrier_id or new_id,
+            id=message.id or self.carrier_id or clock.new_id(),
             sent_date_time=sent_date_time,
             pubsub_id=self.carrier_id,
             position=position,

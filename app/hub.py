@@ -252,7 +252,7 @@ class Hub:
             connectionId=connection.id,
             instanceId=self.identity.instance_id,
             position=resumed.position,
-            recovered=None if position is None else resumed.recovered,
+            recovered=resumed.recovered,
         )
         self._replay(connection, resumed)
         self._endings.join(connection)
@@ -365,9 +365,9 @@ class Hub:
             subId=sub_id,
             numConnections=len(self.channels.connections_of(channel, sub_id)),
             position=resumed.position,
-            recovered=None if position is None else resumed.recovered,
+            recovered=resumed.recovered,
         )
-        self._replay(connection, resumed, channel, sub_id)
+        self._replay(connection, resumed)
 
     def unsubscribe(
         self,
@@ -515,8 +515,7 @@ class Hub:
             audience = self._router.audience_of(arrival.address)
             message_id = arrival.id
         except MessageError as error:
-            self.metrics.malformed.labels(error.code.value).inc()
-            logger.warning("dropped the malformed message %s: %s", delivery.id, error)
+            self._drop(delivery.id, error)
             return None
         if message_id is not None and self._deduplicator.sent_before(arrival.sender, message_id, now):
             self.metrics.duplicates.labels("id").inc()
@@ -529,6 +528,10 @@ class Hub:
         if len(delivery.data) > self.limits.max_payload + (STAMP_ROOM if arrival.is_own else 0):
             raise MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {self.limits.max_payload} bytes")
         return arrival
+
+    def _drop(self, carrier_id: str | None, error: MessageError) -> None:
+        self.metrics.malformed.labels(error.code.value).inc()
+        logger.warning("dropped the malformed message %s: %s", carrier_id, error)
 
     def _is_stale(self, delivery: Delivery) -> bool:
         """Whether it is too old to be news."""
@@ -610,33 +613,25 @@ class Hub:
             self._send_to_all(receivers, Frame(codec.completed(arrival.data, **marks)), left_out=left_out)
             return
         try:
-            message = self._completed(arrival, written)
+            message = arrival.completed(written, self._clock)
         except MessageError as error:
-            self.metrics.malformed.labels(error.code.value).inc()
-            logger.warning("dropped the malformed message %s: %s", arrival.carrier_id, error)
+            self._drop(arrival.carrier_id, error)
             return
         self._send_to_all(receivers, codec.encode_frame(message), message if awaits_ack else None, left_out)
 
-    def _completed(self, arrival: Arrival, position: str | None) -> Message:
-        return arrival.completed(position, new_id=self._clock.new_id(), now=self._clock.now())
-
-    def _replay(
-        self, connection: Connection, resumed: Resumed, channel: str | None = None, sub_id: str | None = None
-    ) -> None:
+    def _replay(self, connection: Connection, resumed: Resumed) -> None:
         if resumed.replay:
-            connection.replay(self._replayed(connection, resumed, channel, sub_id))
+            connection.replay(self._replayed(connection, resumed))
 
-    def _replayed(
-        self, connection: Connection, resumed: Resumed, channel: str | None, sub_id: str | None
-    ) -> Iterator[Frame]:
+    def _replayed(self, connection: Connection, resumed: Resumed) -> Iterator[Frame]:
         """What a client missed, each written when the client has room for it."""
         for number, each in enumerate(resumed.replay):
-            if channel is not None and sub_id is not None and not self.channels.has(connection, channel, sub_id):
+            if not resumed.is_wanted:
                 self._journal.replayed(connection, len(resumed.replay) - number)
-                return  # it does not want it any more
+                return
             self._journal.replayed(connection, 1)
             try:
-                message = self._completed(each.message, self._journal.borne(each, resumed).encode())
+                message = each.message.completed(self._journal.borne(each, resumed).encode(), self._clock)
             except MessageError:
                 continue  # nobody was sent it when it was new either
             if message.type in self._router.rules.ack_types:

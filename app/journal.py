@@ -47,21 +47,37 @@ class Place(NamedTuple):
     """Who has had it elsewhere."""
 
 
-class Resumed(NamedTuple):
-    """The answer to a client that comes back: the position of the reply, and what to replay behind it."""
+@dataclass(slots=True)
+class Join:
+    """A subscription of a connection: when it began, and from where it was given the time before."""
 
-    recovered: bool
+    number: int
+    resumed_from: Position | None = None
+    left: bool = False
+    """Whether it has been given up since."""
+
+    def resumes(self, position: Position) -> None:
+        """What came since this position is given too."""
+        if self.resumed_from is None or position.time < self.resumed_from.time:
+            self.resumed_from = position
+
+
+class Resumed(NamedTuple):
+    """The answer to a client that comes: the position of the reply, and what to replay behind it."""
+
+    recovered: bool | None
+    """None: it did not say where it was."""
     position: str
     replay: Sequence[Replay[Arrival]] = ()
     since: int = 0
     """The time of the position that the client came back with."""
+    join: Join | None = None
+    """The subscription that it is for; None: the inbox."""
 
-
-class _Join(NamedTuple):
-    """When a subscription of a connection began, and what it was given of the time before."""
-
-    number: int
-    resumed_from: Position | None
+    @property
+    def is_wanted(self) -> bool:
+        """Whether what waits to be replayed is still wanted."""
+        return self.join is None or not self.join.left
 
 
 class Journal:
@@ -81,7 +97,7 @@ class Journal:
         self._covered_from: int | None = None
         self._behind: dict[Connection, dict[str | None, Behind]] = {}
         """By channel, and None for the inbox: what a client has had and this instance has not."""
-        self._joins: dict[Connection, dict[str, dict[str, _Join]]] = {}
+        self._joins: dict[Connection, dict[str, dict[str, Join]]] = {}
         """By channel and subId."""
         self._replaying: dict[Connection, int] = {}
         """How many messages wait to be replayed."""
@@ -113,11 +129,15 @@ class Journal:
     def _had_by(self, stream: Stream, mark: Mark) -> Collection[Connection]:
         """Who has had this message elsewhere. Also who is not sent it: with it, others of its batch have their turn."""
         had = []
-        for connection, channels in self._behind.items():
-            behind = channels.get(stream.name if stream.kind == "channel" else None)
-            concerns = stream.kind == "channel" or stream in self._own_streams(connection)
-            if behind is not None and concerns and not behind.passes(mark):
+        channel = stream.name if stream.kind == "channel" else None
+        for connection, channels in tuple(self._behind.items()):
+            behind = channels.get(channel)
+            if behind is None or (channel is None and stream not in self._own_streams(connection)):
+                continue
+            if not behind.passes(mark):
                 had.append(connection)
+            if not behind:
+                self._caught_up(connection, channel)
         return had
 
     def lose(self, audience: Audience, now: float) -> None:
@@ -137,22 +157,21 @@ class Journal:
 
     def is_the_same_for_all(self, place: Place) -> bool:
         """Whether a message bears the same position to all its receivers, and none of them has had it."""
-        return not self._behind and (place.stream.kind == "channel" or not self._users.names)
+        return not self._behind and not place.had and (place.stream.kind == "channel" or not self._users.names)
 
     def position_for(self, connection: Connection, place: Place, channel: str | None) -> Position | None:
         """The position that a message bears to this receiver; None if it has had the message elsewhere."""
         is_own = place.stream.kind != "channel"
-        behind = self._behind.get(connection, {})
         if connection in place.had:
             return None
         position = place.position
         if is_own and channel is None:
             position = self._history.widened(position, self._own_streams(connection), self._skew)
-        told = behind.get(channel)
-        if told is None:
+        behind = self._behind.get(connection, {}).get(channel)
+        if behind is None:
             return position
-        position = told.position(position)
-        if not told:
+        position = behind.position(position)
+        if not behind:
             self._caught_up(connection, channel)
         return position
 
@@ -163,33 +182,36 @@ class Journal:
         streams = self._own_streams(connection)
         resumed = None if text is None else self._recover(streams, text)
         if resumed is None:
-            return Resumed(False, self._now_at(streams).encode())
-        return self._resume(connection, None, streams, resumed, resumed.replay)
+            return Resumed(None if text is None else False, self._now_at(streams).encode())
+        return self._resume(connection, streams, resumed, resumed.replay)
 
     def join(self, connection: Connection, channel: str, sub_id: str, text: str | None) -> Resumed:
         """A connection subscribes, from now on or from where it says that it was. Once it is subscribed."""
         streams = [Stream.channel(channel)]
         resumed = None if text is None else self._recover(streams, text)
         subscriptions = self._joins.setdefault(connection, {}).setdefault(channel, {})
-        before = dict(subscriptions)
+        others = {name: replace(join) for name, join in subscriptions.items()}
+        join = subscriptions.setdefault(sub_id, Join(self._arrivals))
         if resumed is None:
-            subscriptions.setdefault(sub_id, _Join(self._arrivals, None))
             position = self._now_at(streams)
             behind = self._behind.get(connection, {}).get(channel)
-            return Resumed(False, (position if behind is None else behind.position(position)).encode())
-        subscriptions[sub_id] = _Join(self._arrivals, resumed.position)
+            position = position if behind is None else behind.position(position)
+            return Resumed(None if text is None else False, position.encode())
+        join.resumes(resumed.position)
         replay = [each for each in resumed.replay if each.message.address.sub_id in (None, sub_id)]
-        if before:
-            replay = self._without_what_it_had(replay, before, streams, resumed.position)
-        return self._resume(connection, channel, streams, resumed, replay)
+        if others:
+            replay = self._without_what_it_had(replay, others, streams, resumed.position)
+        return self._resume(connection, streams, resumed, replay, join, channel)
 
     def leave(self, connection: Connection, channel: str | None = None, sub_id: str | None = None) -> None:
         """A connection unsubscribes: from one, from a channel, from all."""
         channels = self._joins.get(connection, {})
         for name in [channel] if channel is not None else tuple(channels):
-            if sub_id is not None:
-                channels.get(name, {}).pop(sub_id, None)
-            if sub_id is None or not channels.get(name):
+            subscriptions = channels.get(name, {})
+            for left in [sub_id] if sub_id is not None else tuple(subscriptions):
+                if (join := subscriptions.pop(left, None)) is not None:
+                    join.left = True
+            if not subscriptions:
                 channels.pop(name, None)
                 self._caught_up(connection, name)
         if not channels:
@@ -202,7 +224,7 @@ class Journal:
         self.replayed(connection, self._replaying.get(connection, 0))
 
     def replayed(self, connection: Connection, count: int) -> None:
-        """So many messages wait no longer to be replayed to a connection."""
+        """So many messages wait no longer to be replayed to a connection (so many more, below 0)."""
         if left := self._replaying.get(connection, 0) - count:
             self._replaying[connection] = left
         else:
@@ -212,28 +234,28 @@ class Journal:
     def _resume(
         self,
         connection: Connection,
-        channel: str | None,
         streams: Sequence[Stream],
         recovered: Recovered[Arrival],
-        replay: Sequence[Replay[Arrival]],
+        replay: list[Replay[Arrival]],
+        join: Join | None = None,
+        channel: str | None = None,
     ) -> Resumed:
         self._caught_up(connection, channel)
         if recovered.behind:
             self._behind.setdefault(connection, {})[channel] = recovered.behind
         now_at = self._now_at(streams)
-        whole = replace(recovered, replay=list(replay))
+        whole = replace(recovered, replay=replay)
         if replay and replay[-1] is not recovered.replay[-1]:
             # What came behind it was not for this subscription: with it, the client has all there is for it.
             last = whole.behind.position(now_at.not_before(recovered.position.time))
-            whole.replay[-1] = replay[-1]._replace(position=last, own=False)
-        self._replaying[connection] = self._replaying.get(connection, 0) + len(replay)
-        self._replaying_in_all += len(replay)
-        return Resumed(True, whole.acknowledged(now_at).encode(), whole.replay, recovered.position.time)
+            replay[-1] = replay[-1]._replace(position=last, own=False)
+        self.replayed(connection, -len(replay))
+        return Resumed(True, whole.acknowledged(now_at).encode(), replay, recovered.position.time, join)
 
     def _without_what_it_had(
         self,
         replay: Sequence[Replay[Arrival]],
-        joins: dict[str, _Join],
+        joins: dict[str, Join],
         streams: Sequence[Stream],
         position: Position,
     ) -> list[Replay[Arrival]]:

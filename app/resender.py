@@ -24,16 +24,26 @@ class Resender:
         self.pending: AckQueue[Connection] = AckQueue(delay, timeout)
         self._clock = clock
         self._metrics = metrics
+        self._crowded: set[Connection] = set()
+        """Who owes so much that the oldest is given up: it is said once of each."""
         self._timer: asyncio.TimerHandle | None = None
 
     def expect(self, connection: Connection, message: Message) -> None:
         """A message was sent that this connection has to acknowledge."""
-        if self.pending.add(connection, message, self._clock.monotonic()):
+        if given_up := self.pending.add(connection, message, self._clock.monotonic()):
             self._metrics.acks_given_up.labels("too_many").inc()
+            if connection not in self._crowded:
+                self._crowded.add(connection)
+                logger.warning(
+                    "gave up %s, and more from now on: connection %s acknowledges too little",
+                    given_up.message.id,
+                    connection.id,
+                )
         self._schedule()
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone, and all that it owed."""
+        self._crowded.discard(connection)
         if forgotten := self.pending.forget(connection):
             self._metrics.acks_given_up.labels("disconnected").inc(forgotten)
 

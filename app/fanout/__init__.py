@@ -6,7 +6,6 @@ subclass `Fanout` (see the README for an example of thirty lines) and name its f
 """
 
 from abc import ABC, abstractmethod
-from asyncio import Event
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -121,10 +120,6 @@ class Fanout(ABC):
     def deaf(self) -> bool:
         """Whether it has heard nothing for so long, another try included, that clients are better off elsewhere."""
         return False
-
-    async def until_deaf(self) -> None:
-        """Return once, and as long as, it is `deaf`; cancel it to wait no more."""
-        await Event().wait()
 
     @property
     def peers(self) -> Mapping[str, Peer]:

@@ -133,9 +133,6 @@ class PubSubFanout(Fanout):
     def deaf(self) -> bool:
         return self._listener.deaf.is_set()
 
-    async def until_deaf(self) -> None:
-        await self._listener.deaf.wait()
-
     @property
     def peers(self) -> Mapping[str, Peer]:
         heard = self._listener.peers.since(self._listener.own_heard_ns - PEER_SILENCE)

@@ -453,7 +453,7 @@ class Listener:
         # A dead stream may go on swallowing the messages of some ordering keys: each stream is tried with all of them.
         stops = self._catching_up.stops
         if self._proven:
-            await self._prove(all_ordering_keys(), self._times.proof)
+            await self._prove(all_backlogs(), self._times.proof)
         else:
             await self._prove_new(deliver)
         self._proven = self._ever_heard = True
@@ -469,7 +469,7 @@ class Listener:
                 raise _SubscriptionLost("the Pub/Sub topic had vanished")
             while self._catching_up.through_ns is not None:
                 stops = self._catching_up.stops
-                await self._prove(all_ordering_keys(), self._times.proof)
+                await self._prove(all_backlogs(), self._times.proof)
                 self._catching_up.end(stops)
             now = loop.time()
             if now - self._last_read >= quiet:
