@@ -69,6 +69,9 @@ class Faults:
     shuffle: random.Random | None = None
     """Messages without an ordering key, out of order."""
 
+    hole: set[bytes] = field(default_factory=set)
+    """Data that the next subscription lacks, as the emulator's does of what is published while it is made."""
+
     def refuse_next(self, method: str, code: grpc.StatusCode, times: int = 1) -> None:
         """Answer the next calls of a method with this status."""
         self.refuse.setdefault(method, deque()).extend([code] * times)
@@ -220,7 +223,10 @@ class PubSubServer:
         request.topic_message_retention_duration.CopyFrom(self.topics[request.topic].message_retention_duration)
         self.subscriptions[request.name] = Subscription(request)
         if self.emulates:
-            self._replay(self.subscriptions[request.name], 0)
+            made = self.subscriptions[request.name]
+            self._replay(made, 0)
+            made.backlog = deque(message for message in made.backlog if message.data not in self.faults.hole)
+            self.faults.hole.clear()
         return request
 
     def _delete_subscription(self, request: Any) -> Any:

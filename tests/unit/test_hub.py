@@ -6,44 +6,19 @@ from typing import Any
 
 import pytest
 
-from app.clock import Clock
 from app.connection import Connection
 from app.core.router import Rules
-from app.fanout.embedded import EmbeddedFanout
-from app.handlers import Handlers
-from app.hub import Hub, Identity, Limits
-from app.journal import HistoryLimits
-from app.metrics import Metrics
+from app.hub import Hub
 from app.protocol import codec
 from app.protocol.frame import Frame
 from tests.support.deadline import soon
+from tests.support.hubs import make_hub
 from tests.support.outlet import FakeOutlet
 
 
 @asynccontextmanager
 async def open_hub(ack_types: frozenset[str] = frozenset()) -> AsyncIterator[Hub]:
-    metrics = Metrics()
-    hub = Hub(
-        identity=Identity("0123456789ab"),
-        rules=Rules(ack_types=ack_types),
-        limits=Limits(
-            max_payload=1000,
-            max_connections=1000,
-            max_subscriptions=10,
-            publish_backlog=10_000,
-            max_buffered=100_000,
-            max_buffered_total=10_000_000,
-            resend_delay=60,
-            resend_timeout=600,
-            history=HistoryLimits(size=1000, ttl=300, max_bytes=10_000_000, delivery_skew=5),
-        ),
-        include_user_props=(),
-        fanout=EmbeddedFanout(),
-        handlers=Handlers({}, metrics),
-        metrics=metrics,
-        clock=Clock(),
-        options={},
-    )
+    hub = make_hub(rules=Rules(ack_types=ack_types))
     await hub.open()
     try:
         yield hub

@@ -10,20 +10,17 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from app.clock import Clock
 from app.connection import Connection
-from app.core.router import Rules
 from app.core.users import User
 from app.fanout import Deliver, Delivery, Fanout, Publication
-from app.handlers import Handlers
-from app.hub import Hub, Identity, Limits
-from app.journal import HistoryLimits
-from app.metrics import Metrics
+from app.hub import Hub
+from tests.support.hubs import HISTORY, make_hub
 from tests.support.outlet import FakeOutlet
 
 SKEW = 8
@@ -159,27 +156,11 @@ class World:
         self.client.read()
 
     def _hub(self, number: int, carrier: Carrier) -> Hub:
-        metrics = Metrics()
-        return Hub(
-            identity=Identity(f"{number:012x}"),
-            rules=Rules(),
-            limits=Limits(
-                max_payload=1000,
-                max_connections=10,
-                max_subscriptions=10,
-                publish_backlog=10_000,
-                max_buffered=100_000,
-                max_buffered_total=10_000_000,
-                resend_delay=60,
-                resend_timeout=600,
-                history=HistoryLimits(size=self._history_size, ttl=10_000, max_bytes=10**8, delivery_skew=SKEW),
-            ),
-            include_user_props=(),
-            fanout=carrier,
-            handlers=Handlers({}, metrics),
-            metrics=metrics,
+        return make_hub(
+            carrier,
             clock=Clock(monotonic=lambda: float(self.now), unix_ns=lambda: self.now * SECOND),
-            options={},
+            instance_id=f"{number:012x}",
+            history=replace(HISTORY, size=self._history_size, delivery_skew=SKEW),
         )
 
     def _publish(self) -> None:

@@ -15,7 +15,7 @@ from app.fanout import Delivery, FanoutStartError, Publication
 from app.fanout.pubsub import PubSubFanout
 from app.fanout.pubsub.client import PubSubClient, emulator_channel
 from app.fanout.pubsub.listener import HEARTBEAT, Times
-from app.fanout.pubsub.names import TopicName
+from app.fanout.pubsub.names import TopicName, all_backlogs
 from app.metrics import Metrics
 from app.protocol.errors import ErrorCode, MessageError
 from tests.support.deadline import soon, until
@@ -76,6 +76,9 @@ class Instance:
 
     def covers_from_ns(self) -> int | None:
         return self.fanout.covers_from
+
+    def heard_through(self) -> int | None:
+        return self.fanout.heard_through
 
     def deaf_for_good(self) -> bool:
         return self.fanout.deaf
@@ -531,7 +534,7 @@ async def test_it_is_deaf_for_good_once_another_chance_is_gone_and_until_it_hear
     pubsub_server.faults.all_deaf = True
     await instance.is_deaf()
     assert not instance.deaf_for_good(), "its first chance is another subscription"
-    await soon(instance.fanout.until_deaf())
+    await until(instance.deaf_for_good)
     assert instance.fanout.deaf
     assert pubsub_server.streams_opened > 1
     pubsub_server.faults.all_deaf = False
@@ -547,7 +550,7 @@ async def test_an_instance_that_cannot_publish_is_deaf_too_and_leaves_its_stream
     await instance.start()
     pubsub_server.faults.refuse_next("Publish", grpc.StatusCode.UNAVAILABLE, times=10_000)
     assert "UNAVAILABLE" in await instance.is_deaf()
-    await soon(instance.fanout.until_deaf())
+    await until(instance.deaf_for_good)
     pubsub_server.faults.refuse.clear()
     await instance.is_hearing()
     assert not instance.fanout.deaf
@@ -680,3 +683,83 @@ async def test_a_stop_that_is_longer_than_the_subscription_keeps_messages_is_loo
     await until(lambda: b"2" in instance.heard)
     await instance.is_hearing()
     assert instance.count("pubsub_gaps_total") == 0
+
+
+async def test_behind_a_hole_nothing_is_handed_over_before_the_hole_is_told(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.add_topic(TOPIC.path)
+    instance = make()
+    covered: dict[bytes, int | None] = {}
+
+    def deliver(delivery: Delivery) -> None:
+        covered[delivery.data] = instance.fanout.covers_from
+        instance.deliver(delivery)
+
+    await soon(instance.fanout.start(deliver))
+    await instance.hears(b"1")
+    received = instance.count("pubsub_messages_received_total")
+    second = f"projects/demo/subscriptions/hub-{INSTANCE}-2"
+    gate = pubsub_server.faults.publish_gate = asyncio.Event()  # without its own messages it cannot be proven
+    pubsub_server.delete_subscription(f"projects/demo/subscriptions/hub-{INSTANCE}")
+    await until(lambda: second in pubsub_server.subscriptions)
+    message = type(pubsub_server.published[-1])(data=b"behind the hole", message_id="1000", ordering_key="cs-00")
+    message.publish_time.FromNanoseconds(time.time_ns())
+    pubsub_server.subscriptions[second].add(message)
+    await until(lambda: instance.count("pubsub_messages_received_total") > received)
+    assert b"behind the hole" not in instance.heard
+    gate.set()
+    await until(lambda: b"behind the hole" in instance.heard)
+    assert (covered[b"behind the hole"] or 0) > (covered[b"1"] or 0)
+
+
+async def test_after_a_stop_it_says_how_far_it_has_heard_until_it_has_caught_up(
+    pubsub_server: PubSubServer, instance: Instance
+) -> None:
+    await instance.hears(b"1")
+    heard = instance.deliveries[-1].publish_time_ns
+    assert instance.heard_through() is None
+    gate = pubsub_server.faults.publish_gate = asyncio.Event()
+    instance.listener._was_stopped(1.0)
+    assert instance.heard_through() is None
+    instance.listener._was_stopped(3.0)
+    assert (instance.heard_through() or 0) >= (heard or 0) > 0
+    gate.set()
+    await until(lambda: instance.heard_through() is None)
+    assert {message.ordering_key for message in pubsub_server.published[-len(all_backlogs()) :]} == set(all_backlogs())
+
+
+async def test_a_stop_is_noticed_at_what_comes_first_after_it(
+    pubsub_server: PubSubServer, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await instance.hears(b"1")
+    pubsub_server.faults.publish_gate = gate = asyncio.Event()
+    with monkeypatch.context() as stopped:
+        stopped.setattr(instance.listener._patience, "asleep_for", lambda _: 5.0)
+        pubsub_server.deliver_again(pubsub_server.published[-1])
+        await until(lambda: instance.heard_through() is not None, 5)
+    gate.set()
+    await until(lambda: instance.heard_through() is None)
+
+
+async def test_a_deaf_stream_freezes_how_far_it_has_heard(pubsub_server: PubSubServer, instance: Instance) -> None:
+    await instance.hears(b"1")
+    pubsub_server.faults.refuse_next("StreamingPull", grpc.StatusCode.UNAVAILABLE, times=2)
+    pubsub_server.end_streams()
+    await until(lambda: instance.heard_through() is not None)
+    await instance.is_hearing()
+    await until(lambda: instance.heard_through() is None)
+
+
+async def test_what_the_emulator_leaves_out_of_a_new_subscription_comes_in_its_place(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.emulates = True
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, *range(5))
+    pubsub_server.faults.hole = {b"2", b"3"}
+    instance = make(emulated=True, history_ttl=300)
+    await instance.start()
+    assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4"]
+    assert list(pubsub_server.subscriptions) == [f"projects/demo/subscriptions/hub-{INSTANCE}"]
+    assert all(data != b"{}" for data in instance.heard), "what instances tell each other is no message"
