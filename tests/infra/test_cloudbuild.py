@@ -19,6 +19,8 @@ from tests.support.cloud_run import CloudRun
 from tests.support.process import ROOT, Server, free_port
 from tests.support.tools import missing
 
+pytestmark = pytest.mark.once
+
 BUILD: dict[str, Any] = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())
 GIVEN = {"PROJECT_ID": "demo-project", "COMMIT_SHA": "0123abcd", "BUILD_ID": "42"}
 STEPS = [step["id"] for step in BUILD["steps"]]

@@ -15,6 +15,8 @@ from tests.support import terraform
 from tests.support.process import ROOT, Server
 from tests.support.tools import missing
 
+pytestmark = pytest.mark.once
+
 CLOUD_RUNS = {"PORT", "K_SERVICE", "K_REVISION"}
 """Cloud Run sets these itself."""
 NOT_DEPLOYED = {"PUBSUB_EMULATOR_HOST"}

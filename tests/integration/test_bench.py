@@ -9,6 +9,8 @@ import pytest
 from bench.peers import PEERS
 from tests.support.process import ROOT
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.timeout(300)
 def test_the_short_bench_measures_everything() -> None:

@@ -6,6 +6,8 @@ import signal
 import sys
 from dataclasses import dataclass
 
+import pytest
+
 from tests.support.client import Client
 from tests.support.cluster import PROJECT, Topic, clients, cluster
 from tests.support.deadline import soon, until
@@ -104,6 +106,7 @@ async def test_an_instance_that_slept_too_long_makes_itself_a_new_subscription(
             assert (await bob.receive())["payload"] == "after"
 
 
+@pytest.mark.once
 async def test_by_hand_the_dead_are_told_from_the_living(emulator_address: str, topic: str) -> None:
     async with cluster(emulator_address, topic, 2, CLOUD_SOCKETS_ORPHAN_GRACE="0") as (published, servers):
         alive, dead = [await instance_of(server) for server in servers]

@@ -10,8 +10,6 @@ from tests.support.client import Client, Message
 from tests.support.deadline import soon, until
 from tests.support.process import Server
 
-pytestmark = pytest.mark.usefixtures("both_ways")
-
 KEPT = {"CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES": "announce,broadcast,notification"}
 USERS = {"CLOUD_SOCKETS_AUTH": "session", "CLOUD_SOCKETS_SESSION_PARSER": "tests.support.sessions:from_header_async"}
 
@@ -42,6 +40,7 @@ async def test_where_a_client_is_stands_in_all_that_it_is_sent() -> None:
         assert announced["position"] != reply["position"]
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_what_was_missed_is_replayed_in_order_before_anything_new() -> None:
     async with Server(**KEPT) as server, Client(server.url) as bob:
         async with Client(server.url) as ann:
@@ -219,6 +218,7 @@ async def test_in_its_inbox_a_user_finds_what_came_meanwhile() -> None:
                 assert await ann.nothing_came()
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_long_replay_is_paced_by_the_socket_and_what_is_new_comes_behind_it() -> None:
     size, count = 10_000, 600
     async with Server(**KEPT, CLOUD_SOCKETS_MAX_BUFFERED="200000") as server, Client(server.url) as bob:
@@ -234,6 +234,7 @@ async def test_a_long_replay_is_paced_by_the_socket_and_what_is_new_comes_behind
             assert await ann.nothing_came()
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_who_does_not_take_a_replay_is_ended_and_goes_on_from_where_it_was() -> None:
     async with Server(**KEPT, CLOUD_SOCKETS_MAX_BUFFERED="100000") as server, Client(server.url) as bob:
         async with Client(server.url) as ann:
@@ -256,6 +257,7 @@ async def test_who_does_not_take_a_replay_is_ended_and_goes_on_from_where_it_was
             assert got + [message["payload"][0] for message in rest] == list(range(320))
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_who_leaves_in_the_middle_of_a_replay_is_sent_no_more_of_it() -> None:
     async with Server(**KEPT, CLOUD_SOCKETS_MAX_BUFFERED="100000") as server, Client(server.url) as bob:
         async with Client(server.url) as ann:
@@ -317,6 +319,7 @@ async def test_a_client_cannot_say_where_others_are() -> None:
         assert "recovered" not in message
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_while_others_publish_a_client_that_comes_and_goes_gets_everything_once() -> None:
     count, rounds = 600, 12
     async with Server(**KEPT) as server, Client(server.url) as bob:

@@ -17,6 +17,8 @@ from tests.support.deadline import soon
 from tests.support.process import ROOT
 from tests.support.tools import missing
 
+pytestmark = pytest.mark.once
+
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 CODE = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
 TOOLS = (ROOT / ".ci" / "deploy").read_text() + (ROOT / "tests" / "smoke.py").read_text()
