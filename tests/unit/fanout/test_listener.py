@@ -24,6 +24,8 @@ from tests.support.pubsub_server import PubSubServer
 TOPIC = TopicName("demo", "news")
 INSTANCE = "0123456789ab"
 QUICK = Times(loopback=0.5, proof=2, tick=0.1, deaf=1)
+PATIENT = replace(QUICK, loopback=10, proof=20)
+"""For a subscription that has to last, however busy the machine is."""
 
 
 class Instance:
@@ -689,7 +691,7 @@ async def test_behind_a_hole_nothing_is_handed_over_before_the_hole_is_told(
     pubsub_server: PubSubServer, make: Callable[..., Instance]
 ) -> None:
     pubsub_server.add_topic(TOPIC.path)
-    instance = make()
+    instance = make(times=PATIENT)
     covered: dict[bytes, int | None] = {}
 
     def deliver(delivery: Delivery) -> None:
@@ -758,7 +760,7 @@ async def test_what_the_emulator_leaves_out_of_a_new_subscription_comes_in_its_p
     pubsub_server.add_topic(TOPIC.path, retention=600)
     await earlier(pubsub_server, make, *range(5))
     pubsub_server.faults.hole = {b"2", b"3"}
-    instance = make(emulated=True, history_ttl=300)
+    instance = make(emulated=True, history_ttl=300, times=PATIENT)
     await instance.start()
     assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4"]
     assert list(pubsub_server.subscriptions) == [f"projects/demo/subscriptions/hub-{INSTANCE}"]
