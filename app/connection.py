@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, Protocol, TypeAlias
 
 from app.core.rate import RateLimit
 from app.core.users import User
 from app.protocol.close_codes import CloseCode
-from app.protocol.frame import Frame
+from app.protocol.frame import Frame, wire_form
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,24 @@ ERRORS_ALLOWED = 50
 ERRORS_PERIOD = 10.0
 
 
+Pending: TypeAlias = Frame | list[Frame] | None
+"""What was sent to a connection in this turn; a list only where it is more than one, which is seldom."""
+
+
 class Outlet(Protocol):
     """The way to a client; `app.web` has one for each kind of server. None of these waits."""
+
+    send: Callable[[bytes], int] | None
+    """Hands bytes to the kernel, as a socket's `send` does, while nothing is in `backlog`. None where there is no such
+    way, or none any more."""
+    backlog: Sized
+    """What was written and is yet to be handed to the kernel."""
+    deflates: bool
+    """Which form of a frame `send` wants."""
+
+    def rest(self, data: bytes, taken: int) -> int:
+        """Write what is left of what `send` took so many bytes of; answers how many the client has yet to take."""
+        ...
 
     def write(self, frames: list[Frame]) -> int:
         """Send these in this order, in one go; answers how many bytes the client has yet to take."""
@@ -54,6 +71,26 @@ class Outgoing:
         self._look_again: asyncio.TimerHandle | None = None
         self.bytes = 0
 
+    def send(self, frame: Frame, connections: Iterable["Connection"], left_out: "Connection | None" = None) -> int:
+        """Send a frame to all of these but one; answers how many get it. The same as `Connection.send` for each."""
+        # A call saved here is saved for each delivery: nearly always this is the turn's only frame.
+        turn = self._this_turn
+        if not turn:
+            asyncio.get_running_loop().call_soon(self._flush)
+        size = frame.size
+        sent = 0
+        for connection in connections:
+            if connection is left_out:
+                continue
+            if connection.pending is None and connection.close_code is None:
+                connection.pending = frame
+                connection.buffered += size
+                turn.append(connection)
+                sent += 1
+            elif connection.send(frame):
+                sent += 1
+        return sent
+
     def at_the_end_of_this_turn(self, connection: "Connection") -> None:
         """Have a connection flush what it has."""
         if not self._this_turn:
@@ -61,10 +98,37 @@ class Outgoing:
         self._this_turn.append(connection)
 
     def _flush(self) -> None:
-        connections, self._this_turn = self._this_turn, []
-        for connection in connections:
+        # Half of what a delivery costs beside the kernel is here: so no call that can be spared, and what was made for
+        # one connection serves the next that gets the same.
+        turn, self._this_turn = self._this_turn, []
+        plain_of: Pending = None
+        deflated_of: Pending = None
+        plain = deflated = b""
+        for connection in turn:
+            outlet = connection.outlet
+            send = outlet.send
+            pending = connection.pending
             try:
-                connection.flush()
+                if send is None or outlet.backlog or pending is None:
+                    connection.flush()
+                    continue
+                if outlet.deflates:
+                    if pending is not deflated_of and pending != deflated_of:
+                        deflated_of, deflated = pending, wire_form(pending, deflates=True)
+                    data = deflated
+                else:
+                    if pending is not plain_of and pending != plain_of:
+                        plain_of, plain = pending, wire_form(pending, deflates=False)
+                    data = plain
+                connection.pending = None
+                try:
+                    taken = send(data)
+                except OSError:  # it takes nothing now, or is gone: the transport is the one to find out
+                    taken = 0
+                if taken == len(data):
+                    connection.buffered = 0
+                else:
+                    connection.has_waiting(outlet.rest(data, taken))
             except Exception:  # the others of this turn shall not suffer for it
                 logger.exception("a connection could not be written to")
                 connection.cut()
@@ -90,6 +154,24 @@ class Outgoing:
 class Connection:
     """A client's socket as the hub sees it. What is sent before `open` leaves then."""
 
+    __slots__ = (
+        "__weakref__",
+        "_close_reason",
+        "_cut",
+        "_is_open",
+        "_max_buffered",
+        "_outgoing",
+        "_waiting",
+        "buffered",
+        "close_code",
+        "errors",
+        "id",
+        "outlet",
+        "pending",
+        "session_user",
+        "user",
+    )
+
     def __init__(
         self,
         id: str,
@@ -113,8 +195,9 @@ class Connection:
         """The code of a close that the service began."""
         self._outgoing = outgoing
         self._max_buffered = max_buffered
-        self._outlet = outlet
-        self._frames: list[Frame] = []
+        self.outlet = outlet
+        self.pending: Pending = None
+        """For `Outgoing`."""
         self._waiting = 0
         """The part of `buffered` that was written."""
         self._is_open = False
@@ -126,16 +209,20 @@ class Connection:
         self._is_open = True
         self.flush()
         if self.close_code:
-            self._outlet.close(self.close_code, self._close_reason)
+            self.outlet.close(self.close_code, self._close_reason)
 
     def send(self, frame: Frame) -> bool:
         """Send a frame; answers whether it will be (not on a connection that is closing). Never waits."""
         if self.close_code is not None:
             return False
-        frames = self._frames
-        if not frames:
+        pending = self.pending
+        if pending is None:
+            self.pending = frame
             self._outgoing.at_the_end_of_this_turn(self)
-        frames.append(frame)
+        elif isinstance(pending, list):
+            pending.append(frame)
+        else:
+            self.pending = [pending, frame]
         self.buffered += frame.size
         return self.buffered <= self._max_buffered or self._is_taken()
 
@@ -148,19 +235,26 @@ class Connection:
 
     def flush(self) -> None:
         """Write what was sent in this turn."""
-        frames = self._frames
-        if not frames or not self._is_open:
+        pending = self.pending
+        if pending is None or not self._is_open:
             return
-        self._frames = []
-        waiting = self._outlet.write(frames)
-        if waiting or self._waiting:
-            self._waits(waiting)
-        self.buffered = waiting
+        self.pending = None
+        self.has_waiting(self.outlet.write(pending if isinstance(pending, list) else [pending]))
+
+    def has_waiting(self, size: int) -> None:
+        """All that was sent is written, and so many bytes of it the client has yet to take."""
+        self.buffered = size
+        if size or self._waiting:
+            self._waits(size)
+        if size > self._max_buffered:
+            self.overflow()
 
     def measure(self) -> None:
         """Look at how much the client has yet to take."""
-        waiting = self._outlet.waiting()
-        self.buffered = waiting + sum(frame.size for frame in self._frames)
+        waiting = self.outlet.waiting()
+        pending = self.pending
+        unwritten = pending if isinstance(pending, list) else [pending] if pending else []
+        self.buffered = waiting + sum(frame.size for frame in unwritten)
         self._waits(waiting)
 
     def close(self, code: CloseCode, reason: str, farewell: Frame | None = None) -> None:
@@ -172,9 +266,9 @@ class Connection:
         self.flush()
         self.close_code = code
         self._close_reason = reason
-        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._outlet.abort)
+        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.outlet.abort)
         if self._is_open:
-            self._outlet.close(code, reason)
+            self.outlet.close(code, reason)
 
     def overflow(self) -> None:
         """End a connection that does not take what is sent to it. What was not written is dropped: no farewell."""
@@ -187,16 +281,16 @@ class Connection:
             self.close_code = 0
         if self._cut is not None:
             self._cut.cancel()
-        if self._outlet.waiting():  # the client has closed, and does not take what was written before
-            self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._outlet.abort)
+        if self.outlet.waiting():  # the client has closed, and does not take what was written before
+            self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.outlet.abort)
         self._forget()
 
     def cut(self) -> None:
         """End the connection at once, without a word."""
-        self._outlet.abort()
+        self.outlet.abort()
 
     def _forget(self) -> None:
-        self._frames = []
+        self.pending = None
         self.buffered = 0
         if self._waiting:
             self._waits(0)

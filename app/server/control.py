@@ -5,12 +5,14 @@ client that sends faster than it is served, and learns that nobody is there any 
 """
 
 import asyncio
-from collections.abc import Callable
+from asyncio import selector_events
+from collections import deque
+from collections.abc import Callable, Sized
 from typing import Any
 
 from hypercorn.protocol.h11 import H11Protocol
 
-from app.protocol.frame import Frame
+from app.protocol.frame import Frame, wire_form
 
 CONTROL = "cloud_sockets.control"
 MAX_WAITING = 64
@@ -20,6 +22,20 @@ MAX_WAITING = 64
 class Control:
     """One WebSocket's. `protocol` is Hypercorn's; `begin_close` sends a close frame and sees to the end."""
 
+    __slots__ = (
+        "__weakref__",
+        "_begin_close",
+        "_limited",
+        "_room",
+        "_transport",
+        "_waiting",
+        "backlog",
+        "closed",
+        "deflates",
+        "on_silence",
+        "send",
+    )
+
     def __init__(self, protocol: object, begin_close: Callable[[int, str], None]) -> None:
         self._transport = _transport_of(protocol)
         self._begin_close = begin_close
@@ -27,9 +43,12 @@ class Control:
         self._limited = False
         self._room: asyncio.Event | None = None  # made when it is needed: it takes as much as ten frames
         self.closed = False
-        """A close frame was sent."""
+        """Nothing may be written any more."""
         self.deflates = False
         """Whether the client inflates; known once the socket is accepted."""
+        self.send: Callable[[bytes], int] | None = None
+        self.backlog: Sized = ()
+        """The transport's socket's `send` and the transport's buffer, from the accept to the close."""
         self.on_silence: Callable[[], None] | None = None
         """Called when the client has not answered a ping."""
 
@@ -38,18 +57,26 @@ class Control:
         """Whether it is an outlet, with `write` and all: not where sockets share a connection, as in HTTP/2."""
         return self._transport is not None
 
+    def accepted(self, *, deflates: bool) -> None:
+        """The handshake is written: frames may follow."""
+        self.deflates = deflates
+        self.send, self.backlog = _short_way(self._transport)
+
+    def end(self) -> None:
+        """Nothing may follow what was written."""
+        self.closed = True
+        self.send, self.backlog = None, ()
+
     def write(self, frames: list[Frame]) -> int:
         """Write frames in one go; answers how many bytes the client has yet to take. After the accept."""
+        return self.rest(wire_form(frames, deflates=self.deflates), 0)
+
+    def rest(self, data: bytes, taken: int) -> int:
+        """Write what is left of what `send` took so many bytes of; answers how many the client has yet to take."""
         transport = self._transport
         if self.closed or transport.is_closing():
             return 0
-        if len(frames) == 1:  # nearly always, and then a list of one costs more than the frame
-            frame = frames[0]
-            transport.write(frame.deflated() if self.deflates else frame.plain())
-        elif self.deflates:
-            transport.write(b"".join([frame.deflated() for frame in frames]))
-        else:
-            transport.write(b"".join([frame.plain() for frame in frames]))
+        transport.write(data[taken:])
         return int(transport.get_write_buffer_size())
 
     def waiting(self) -> int:
@@ -101,3 +128,17 @@ def _transport_of(protocol: object) -> Any:
         return None
     writer = getattr(getattr(protocol.send, "__self__", None), "writer", None)
     return getattr(writer, "transport", None)
+
+
+def _short_way(transport: Any) -> tuple[Callable[[bytes], int] | None, Sized]:
+    """How to hand bytes to the kernel without the transport, and what must be empty for that. (None, ()) if not at all.
+
+    The transport of asyncio's own loop does with an empty buffer what its socket's `send` does; its other questions to
+    itself cost as much again. Not with TLS, and not with another loop.
+    """
+    if type(transport) is not getattr(selector_events, "_SelectorSocketTransport", None):
+        return None, ()
+    send, buffer = getattr(getattr(transport, "_sock", None), "send", None), getattr(transport, "_buffer", None)
+    if send is None or not isinstance(buffer, (bytearray, deque)):
+        return None, ()
+    return send, buffer

@@ -46,6 +46,7 @@ class WebSocketStream(WSStream):
         self._control = Control(getattr(self.send, "__self__", None), self._begin_close)
         self._parts: list[str | bytes] = []
         self._size = 0
+        self._deflates = False
         self._broken = False  # the client broke the protocol: what else it sends cannot be read
         self._is_over = False  # the client has ended its side
         self._over: asyncio.Event | None = None  # the same for who waits for it
@@ -77,6 +78,7 @@ class WebSocketStream(WSStream):
         hypercorns = self.handshake.accept
         self.handshake.accept = lambda *arguments: self._handshake(hypercorns, *arguments)  # type: ignore[method-assign]
         await super()._accept(message)
+        self._control.accepted(deflates=self._deflates)
         if self.config.websocket_pings is not None:
             self.config.websocket_pings.watch(self)
 
@@ -90,7 +92,7 @@ class WebSocketStream(WSStream):
         if agreed is not None:
             headers = [*headers, (b"sec-websocket-extensions", agreed)]
         status, answer, _ = accept(subprotocol, headers)
-        self._control.deflates = deflate.enabled()
+        self._deflates = deflate.enabled()
         return status, answer, Connection(ConnectionType.SERVER, [deflate] if deflate.enabled() else [])
 
     def _begin_close(self, code: int, reason: str) -> None:
@@ -108,7 +110,7 @@ class WebSocketStream(WSStream):
     async def _send_wsproto_event(self, event: Any) -> None:
         await super()._send_wsproto_event(event)
         if isinstance(event, CloseConnection):
-            self._control.closed = True  # nothing may follow a close frame
+            self._control.end()  # nothing may follow a close frame
 
     def silent(self) -> bool:
         """Whether nothing came since the ping, although it would have been read."""

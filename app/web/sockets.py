@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from typing import Any, Protocol, cast
 
 from quart import Blueprint, Response, Websocket, websocket
@@ -147,6 +147,10 @@ async def _read(hub: Hub, connection: Connection, upgrade: Websocket, control: C
 class MessageOutlet:
     """An outlet that sends by ASGI, from `run`."""
 
+    send: Callable[[bytes], int] | None = None
+    backlog: Sized = ()
+    deflates = False
+
     def __init__(
         self,
         send: Callable[[str], Awaitable[None]],
@@ -161,6 +165,10 @@ class MessageOutlet:
         self._bytes = 0
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
+
+    def rest(self, data: bytes, taken: int) -> int:
+        """Not called without a `send`."""
+        raise NotImplementedError
 
     def write(self, frames: list[Frame]) -> int:
         """Queue frames."""

@@ -1,16 +1,25 @@
 """A client that is not there."""
 
+from collections.abc import Callable, Sized
+
 from app.protocol.frame import Frame
 
 
 class FakeOutlet:
     """Notes what is written. `untaken` is how many bytes its client has yet to take, from then on."""
 
+    send: Callable[[bytes], int] | None = None
+    backlog: Sized = ()
+    deflates = False
+
     def __init__(self) -> None:
         self.writes: list[list[Frame]] = []
         self.untaken = 0
         self.closed: tuple[int, str] | None = None
         self.aborted = False
+
+    def rest(self, data: bytes, taken: int) -> int:
+        raise AssertionError("nothing was sent")
 
     def write(self, frames: list[Frame]) -> int:
         self.writes.append(frames)
