@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sized
+import socket
+from collections.abc import Iterable, Iterator, Sized
+from itertools import repeat
 from typing import Any, Protocol, TypeAlias
 
 from app.core.rate import RateLimit
@@ -27,16 +29,16 @@ Pending: TypeAlias = Frame | list[Frame] | None
 class Outlet(Protocol):
     """The way to a client; `app.web` has one for each kind of server. None of these waits."""
 
-    send: Callable[[bytes], int] | None
-    """Hands bytes to the kernel, as a socket's `send` does, while nothing is in `backlog`. None where there is no such
-    way, or none any more."""
+    sock: socket.socket | None
+    """What takes bytes without more ado while nothing is in `backlog`; None where there is no such way, or none any
+    more."""
     backlog: Sized
     """What was written and is yet to be handed to the kernel."""
     deflates: bool
-    """Which form of a frame `send` wants."""
+    """Which form of a frame `sock` is sent."""
 
     def rest(self, data: bytes, taken: int) -> int:
-        """Write what is left of what `send` took so many bytes of; answers how many the client has yet to take."""
+        """Write what is left of what `sock` took so many bytes of; answers how many the client has yet to take."""
         ...
 
     def write(self, frames: list[Frame]) -> int:
@@ -54,6 +56,23 @@ class Outlet(Protocol):
     def abort(self) -> None:
         """Cut the connection, with all that waits."""
         ...
+
+
+_SEND: Any = socket.socket.send
+
+
+def send_to_each(sockets: Iterable[socket.socket], data: bytes) -> list[int]:
+    """Send the same to all of these; answers how many bytes each took, 0 where it takes none."""
+    counts: list[int] = []
+    # The loop is map's, in C: right after a system call Python's own steps take several times as long as elsewhere.
+    sending: Iterator[int] = map(_SEND, sockets, repeat(data))
+    while True:
+        try:
+            counts.extend(sending)
+        except OSError:  # it takes nothing now, or is gone; the others are still to come
+            counts.append(0)
+        else:
+            return counts
 
 
 class Outgoing:
@@ -98,40 +117,49 @@ class Outgoing:
         self._this_turn.append(connection)
 
     def _flush(self) -> None:
-        # Half of what a delivery costs beside the kernel is here: so no call that can be spared, and what was made for
-        # one connection serves the next that gets the same.
         turn, self._this_turn = self._this_turn, []
-        plain_of: Pending = None
-        deflated_of: Pending = None
-        plain = deflated = b""
+        same: Pending = None
+        plain: list[Connection] = []
+        deflating: list[Connection] = []
         for connection in turn:
             outlet = connection.outlet
-            send = outlet.send
             pending = connection.pending
-            try:
-                if send is None or outlet.backlog or pending is None:
-                    connection.flush()
-                    continue
-                if outlet.deflates:
-                    if pending is not deflated_of and pending != deflated_of:
-                        deflated_of, deflated = pending, wire_form(pending, deflates=True)
-                    data = deflated
-                else:
-                    if pending is not plain_of and pending != plain_of:
-                        plain_of, plain = pending, wire_form(pending, deflates=False)
-                    data = plain
+            if pending is None or outlet.sock is None or outlet.backlog:
+                self._flush_one(connection)
+                continue
+            if pending is not same and pending != same:
+                self._send(same, plain, deflating)
+                same, plain, deflating = pending, [], []
+            (deflating if outlet.deflates else plain).append(connection)
+        self._send(same, plain, deflating)
+
+    def _send(self, pending: Pending, plain: "list[Connection]", deflating: "list[Connection]") -> None:
+        """Send the same to all of these, for whom nothing waits."""
+        for connections, deflates in ((plain, False), (deflating, True)):
+            if not connections or pending is None:
+                continue
+            data = wire_form(pending, deflates=deflates)
+            sockets: list[Any] = []
+            for connection in connections:
+                sockets.append(connection.outlet.sock)
                 connection.pending = None
-                try:
-                    taken = send(data)
-                except OSError:  # it takes nothing now, or is gone: the transport is the one to find out
-                    taken = 0
-                if taken == len(data):
-                    connection.buffered = 0
-                else:
-                    connection.has_waiting(outlet.rest(data, taken))
-            except Exception:  # the others of this turn shall not suffer for it
-                logger.exception("a connection could not be written to")
-                connection.cut()
+                connection.buffered = 0
+            counts = send_to_each(sockets, data)
+            if counts.count(len(data)) == len(counts):
+                continue
+            for connection, count in zip(connections, counts, strict=True):
+                if count != len(data):
+                    self._flush_one(connection, data, count)
+
+    def _flush_one(self, connection: "Connection", data: bytes = b"", taken: int = 0) -> None:
+        try:
+            if data:
+                connection.has_waiting(connection.outlet.rest(data, taken))
+            else:
+                connection.flush()
+        except Exception:  # the others of this turn shall not suffer for it
+            logger.exception("a connection could not be written to")
+            connection.cut()
 
     def waits(self, connection: "Connection", before: int, size: int) -> None:
         """Count what a connection has yet to take, and end the slowest while that is too much for all together."""

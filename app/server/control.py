@@ -5,6 +5,7 @@ client that sends faster than it is served, and learns that nobody is there any 
 """
 
 import asyncio
+import socket
 from asyncio import selector_events
 from collections import deque
 from collections.abc import Callable, Sized
@@ -33,7 +34,7 @@ class Control:
         "closed",
         "deflates",
         "on_silence",
-        "send",
+        "sock",
     )
 
     def __init__(self, protocol: object, begin_close: Callable[[int, str], None]) -> None:
@@ -46,9 +47,9 @@ class Control:
         """Nothing may be written any more."""
         self.deflates = False
         """Whether the client inflates; known once the socket is accepted."""
-        self.send: Callable[[bytes], int] | None = None
+        self.sock: socket.socket | None = None
         self.backlog: Sized = ()
-        """The transport's socket's `send` and the transport's buffer, from the accept to the close."""
+        """The transport's, from the accept to the close."""
         self.on_silence: Callable[[], None] | None = None
         """Called when the client has not answered a ping."""
 
@@ -60,19 +61,19 @@ class Control:
     def accepted(self, *, deflates: bool) -> None:
         """The handshake is written: frames may follow."""
         self.deflates = deflates
-        self.send, self.backlog = _short_way(self._transport)
+        self.sock, self.backlog = _short_way(self._transport)
 
     def end(self) -> None:
         """Nothing may follow what was written."""
         self.closed = True
-        self.send, self.backlog = None, ()
+        self.sock, self.backlog = None, ()
 
     def write(self, frames: list[Frame]) -> int:
         """Write frames in one go; answers how many bytes the client has yet to take. After the accept."""
         return self.rest(wire_form(frames, deflates=self.deflates), 0)
 
     def rest(self, data: bytes, taken: int) -> int:
-        """Write what is left of what `send` took so many bytes of; answers how many the client has yet to take."""
+        """Write what is left of what `sock` took so many bytes of; answers how many the client has yet to take."""
         transport = self._transport
         if self.closed or transport.is_closing():
             return 0
@@ -130,15 +131,15 @@ def _transport_of(protocol: object) -> Any:
     return getattr(writer, "transport", None)
 
 
-def _short_way(transport: Any) -> tuple[Callable[[bytes], int] | None, Sized]:
-    """How to hand bytes to the kernel without the transport, and what must be empty for that. (None, ()) if not at all.
+def _short_way(transport: Any) -> tuple[socket.socket | None, Sized]:
+    """A socket that may be written to while the buffer beside it is empty: (None, ()) where there is no such thing.
 
-    The transport of asyncio's own loop does with an empty buffer what its socket's `send` does; its other questions to
-    itself cost as much again. Not with TLS, and not with another loop.
+    With an empty buffer the transport of asyncio's own loop does nothing but `socket.send`, yet what it asks itself
+    before and after costs as much as everything else of ours. TLS, and other loops, have another transport.
     """
     if type(transport) is not getattr(selector_events, "_SelectorSocketTransport", None):
         return None, ()
-    send, buffer = getattr(getattr(transport, "_sock", None), "send", None), getattr(transport, "_buffer", None)
-    if send is None or not isinstance(buffer, (bytearray, deque)):
+    sock, buffer = getattr(transport, "_sock", None), getattr(transport, "_buffer", None)
+    if not isinstance(sock, socket.socket) or not isinstance(buffer, bytearray | deque):
         return None, ()
-    return send, buffer
+    return sock, buffer

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sized
 from typing import Any, Protocol, cast
@@ -147,7 +148,7 @@ async def _read(hub: Hub, connection: Connection, upgrade: Websocket, control: C
 class MessageOutlet:
     """An outlet that sends by ASGI, from `run`."""
 
-    send: Callable[[bytes], int] | None = None
+    sock: socket.socket | None = None
     backlog: Sized = ()
     deflates = False
 
@@ -166,8 +167,8 @@ class MessageOutlet:
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
 
-    def rest(self, data: bytes, taken: int) -> int:
-        """Not called without a `send`."""
+    def rest(self, _data: bytes, _taken: int) -> int:
+        """Not called without a `sock`."""
         raise NotImplementedError
 
     def write(self, frames: list[Frame]) -> int:

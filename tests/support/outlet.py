@@ -1,6 +1,7 @@
 """A client that is not there."""
 
-from collections.abc import Callable, Sized
+import socket
+from collections.abc import Sized
 
 from app.protocol.frame import Frame
 
@@ -8,7 +9,7 @@ from app.protocol.frame import Frame
 class FakeOutlet:
     """Notes what is written. `untaken` is how many bytes its client has yet to take, from then on."""
 
-    send: Callable[[bytes], int] | None = None
+    sock: socket.socket | None = None
     backlog: Sized = ()
     deflates = False
 
@@ -18,7 +19,7 @@ class FakeOutlet:
         self.closed: tuple[int, str] | None = None
         self.aborted = False
 
-    def rest(self, data: bytes, taken: int) -> int:
+    def rest(self, _data: bytes, _taken: int) -> int:
         raise AssertionError("nothing was sent")
 
     def write(self, frames: list[Frame]) -> int:
