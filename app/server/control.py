@@ -33,6 +33,7 @@ class Control:
         "backlog",
         "closed",
         "deflates",
+        "on_gone",
         "on_silence",
         "sock",
     )
@@ -52,6 +53,8 @@ class Control:
         """The transport's, from the accept to the close."""
         self.on_silence: Callable[[], None] | None = None
         """Called when the client has not answered a ping."""
+        self.on_gone: Callable[[], object] | None = None
+        """Called when nobody listens any more, beside ASGI's event, which an app sees only when it looks."""
 
     @property
     def takes_frames(self) -> bool:
@@ -67,6 +70,12 @@ class Control:
         """Nothing may follow what was written."""
         self.closed = True
         self.sock, self.backlog = None, ()
+
+    def gone(self) -> None:
+        """Nobody listens any more."""
+        on_gone, self.on_gone = self.on_gone, None
+        if on_gone is not None:
+            on_gone()
 
     def write(self, frames: list[Frame]) -> int:
         """Write frames in one go; answers how many bytes the client has yet to take. After the accept."""

@@ -30,6 +30,7 @@ from wsproto.handshake import server_extensions_handshake
 from app.server.config import ServerConfig
 from app.server.control import CONTROL, Control
 from app.server.deflate import SharedDeflate
+from app.server.inbox import AppTasks
 
 LINGER = 2.0
 LINGER_BROKEN = 0.5
@@ -60,11 +61,18 @@ class WebSocketStream(WSStream):
                 return  # wsproto raises at what comes behind a close frame
         if isinstance(event, StreamClosed):
             self._ended()
+            self._control.end()
             self._control.release()
+            self._control.gone()
             if self.config.websocket_pings is not None:
                 self.config.websocket_pings.unwatch(self)
+        if not isinstance(event, Request):
+            await super().handle(event)
+            return
+        group, self.task_group = self.task_group, cast("Any", AppTasks(self.task_group))
         await super().handle(event)
-        if isinstance(event, Request) and not self.closed:  # the app's task has not run yet
+        self.task_group = group
+        if not self.closed:  # the app's task has not run yet
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
 
     async def app_send(self, message: Any) -> None:
@@ -168,6 +176,7 @@ class WebSocketStream(WSStream):
         self._parts = []
         await self._send_wsproto_event(CloseConnection(code=code))
         self._linger()
+        self._control.gone()
         await self.app_put({"type": "websocket.disconnect", "code": code})  # type: ignore[misc]
 
     def _linger(self) -> None:

@@ -5,34 +5,21 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sized
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from quart import Blueprint, Response, Websocket, websocket
 
-from app.connection import Connection, Outlet
+from app.connection import Connection
 from app.hub import Hub
 from app.protocol import codec
 from app.protocol.frame import Frame
+from app.web.control import Control, control_of
 from app.web.door import Door, Guest, Refused
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = {"Retry-After": "1"}
 """Seconds: another instance, or this one a moment later, has room."""
-CONTROL = "cloud_sockets.control"
-"""The ASGI extension of app.server; not there on other servers."""
-
-
-class Control(Outlet, Protocol):
-    """What app.server offers beside ASGI: ready frames, pings, and not reading a socket faster than it is served."""
-
-    on_silence: Callable[[], None] | None
-
-    @property
-    def takes_frames(self) -> bool: ...
-    def limit(self) -> None: ...
-    def taken(self) -> None: ...
-    def release(self) -> None: ...
 
 
 def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
@@ -46,7 +33,7 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
         guest = await _admit(hub, door, upgrade)
         if isinstance(guest, Response):
             return guest
-        control = _control_of(upgrade)
+        control = control_of(upgrade.scope)
         if control is not None and control.takes_frames:
             await _serve_frames(hub, guest, upgrade, control)
         else:
@@ -88,12 +75,6 @@ class _SaidOnce:
         if not self._said:
             self._said = True
             logger.warning(sentence)
-
-
-def _control_of(upgrade: Websocket) -> Control | None:
-    extensions: Any = upgrade.scope.get("extensions") or {}
-    control: Control | None = extensions.get(CONTROL)
-    return control
 
 
 async def _serve_frames(hub: Hub, guest: Guest, upgrade: Websocket, control: Control) -> None:
