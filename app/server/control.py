@@ -14,6 +14,7 @@ from typing import Any
 from hypercorn.protocol.h11 import H11Protocol
 
 from app.protocol.frame import Frame, wire_form
+from app.server.inbox import Inbox
 
 CONTROL = "cloud_sockets.control"
 MAX_WAITING = 64
@@ -33,14 +34,17 @@ class Control:
         "backlog",
         "closed",
         "deflates",
+        "inbox",
         "on_gone",
         "on_silence",
         "sock",
     )
 
     def __init__(self, protocol: object, begin_close: Callable[[int, str], None]) -> None:
+        self.inbox = Inbox()
+        """What waits for the app."""
         self._transport = _transport_of(protocol)
-        self._begin_close = begin_close
+        self._begin_close: Callable[[int, str], None] | None = begin_close
         self._waiting = 0
         self._limited = False
         self._room: asyncio.Event | None = None  # made when it is needed: it takes as much as ten frames
@@ -72,7 +76,9 @@ class Control:
         self.sock, self.backlog = None, ()
 
     def gone(self) -> None:
-        """Nobody listens any more."""
+        """Nobody listens any more; what can be done is to abort."""
+        self.end()
+        self.release()
         on_gone, self.on_gone = self.on_gone, None
         if on_gone is not None:
             on_gone()
@@ -95,11 +101,24 @@ class Control:
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind what was written."""
-        self._begin_close(code, reason)
+        if self._begin_close is not None:
+            self._begin_close(code, reason)
+
+    def forget(self) -> None:
+        """The stream is over. It refers to this, and this to it no more, so that both go with their last user."""
+        self._begin_close = None
 
     def abort(self) -> None:
         """Cut the connection and all that waits in it."""
         self._transport.abort()
+
+    async def receive(self) -> str | bytes:
+        """The client's next message. When the client is gone none comes, but `on_gone` is called."""
+        while True:
+            event = await self.inbox.get()
+            if event["type"] == "websocket.receive":
+                message: str | bytes = event["bytes"] if event["text"] is None else event["text"]
+                return message
 
     @property
     def holds_back(self) -> bool:
@@ -132,12 +151,14 @@ class Control:
                 self._room = None
 
 
+def server_of(protocol: object) -> Any:
+    """What Hypercorn has for one connection; None where it is not the socket's alone, or Hypercorn is not as it was."""
+    return getattr(protocol.send, "__self__", None) if isinstance(protocol, H11Protocol) else None
+
+
 def _transport_of(protocol: object) -> Any:
-    """The connection's transport; None where it is not the socket's alone, or Hypercorn is not as it was."""
-    if not isinstance(protocol, H11Protocol):
-        return None
-    writer = getattr(getattr(protocol.send, "__self__", None), "writer", None)
-    return getattr(writer, "transport", None)
+    """The connection's transport, or None in the same cases."""
+    return getattr(getattr(server_of(protocol), "writer", None), "transport", None)
 
 
 def _short_way(transport: Any) -> tuple[socket.socket | None, Sized]:

@@ -34,10 +34,11 @@ class Inbox:
 class AppTasks:
     """A connection's group of tasks, as Hypercorn's stream wants it to start the app."""
 
-    __slots__ = ("_group",)
+    __slots__ = ("_group", "_inbox")
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, inbox: Inbox) -> None:
         self._group = group
+        self._inbox = inbox
 
     def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run something in the group."""
@@ -45,9 +46,8 @@ class AppTasks:
 
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Callable[[Any], Awaitable[None]]) -> Any:
         """Run the app; answers how to hand it what comes."""
-        inbox = Inbox()
-        self._group.spawn(_run, app, config, scope, inbox.get, send)
-        return inbox.put
+        self._group.spawn(_run, app, config, scope, self._inbox.get, send)
+        return self._inbox.put
 
 
 async def _run(app: Any, config: Any, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:

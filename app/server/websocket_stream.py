@@ -14,21 +14,23 @@ Where Hypercorn is not as it was checked, the transport is not found, and the ap
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
-from hypercorn.protocol.events import Data, Event, Request, StreamClosed
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.protocol.events import Data, Event, Request, Response, StreamClosed
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.handshake import server_extensions_handshake
+from wsproto.utilities import generate_accept_token
 
 from app.server.config import ServerConfig
-from app.server.control import CONTROL, Control
+from app.server.control import CONTROL, Control, server_of
 from app.server.deflate import SharedDeflate
 from app.server.inbox import AppTasks
 
@@ -61,15 +63,16 @@ class WebSocketStream(WSStream):
                 return  # wsproto raises at what comes behind a close frame
         if isinstance(event, StreamClosed):
             self._ended()
-            self._control.end()
-            self._control.release()
             self._control.gone()
+            self._control.forget()
+            self._forget_parser()
             if self.config.websocket_pings is not None:
                 self.config.websocket_pings.unwatch(self)
         if not isinstance(event, Request):
             await super().handle(event)
             return
-        group, self.task_group = self.task_group, cast("Any", AppTasks(self.task_group))
+        _break_cycle_when_done(getattr(self.send, "__self__", None))
+        group, self.task_group = self.task_group, cast("Any", AppTasks(self.task_group, self._control.inbox))
         await super().handle(event)
         self.task_group = group
         if not self.closed:  # the app's task has not run yet
@@ -83,25 +86,36 @@ class WebSocketStream(WSStream):
             self._linger()
 
     async def _accept(self, message: Any) -> None:
-        hypercorns = self.handshake.accept
-        self.handshake.accept = lambda *arguments: self._handshake(hypercorns, *arguments)  # type: ignore[method-assign]
-        await super()._accept(message)
+        """Answer the handshake, with our own compression in place of Hypercorn's."""
+        self.state = ASGIWebsocketState.CONNECTED
+        status, headers = self._handshake([*message.get("headers", [])])
+        await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers))
+        await self.config.log.access(self.scope, {"status": status, "headers": []}, time.time() - self.start_time)
         self._control.accepted(deflates=self._deflates)
         if self.config.websocket_pings is not None:
             self.config.websocket_pings.watch(self)
 
-    def _handshake(
-        self, accept: Callable[..., Any], subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]
-    ) -> tuple[int, list[tuple[bytes, bytes]], Connection]:
-        """Hypercorn's handshake, with our own compression in place of its."""
-        offers, self.handshake.extensions = self.handshake.extensions, None
+    def _handshake(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, list[tuple[bytes, bytes]]]:
+        handshake = self.handshake
+        offers, handshake.extensions = handshake.extensions, None
         deflate = SharedDeflate(self.config.websocket_max_message_size)
         agreed = server_extensions_handshake(offers, [deflate]) if offers and self.config.websocket_deflate else None
         if agreed is not None:
-            headers = [*headers, (b"sec-websocket-extensions", agreed)]
-        status, answer, _ = accept(subprotocol, headers)
+            headers.append((b"sec-websocket-extensions", agreed))
+        if handshake.key is not None:
+            headers.append((b"sec-websocket-accept", generate_accept_token(handshake.key)))
+        handshake.accepted = True
         self._deflates = deflate.enabled()
-        return status, answer, Connection(ConnectionType.SERVER, [deflate] if deflate.enabled() else [])
+        self.connection = Connection(ConnectionType.SERVER, [deflate] if self._deflates else [])
+        if handshake.http_version != "1.1":
+            return 200, headers
+        return 101, [(b"upgrade", b"WebSocket"), (b"connection", b"Upgrade"), *headers]
+
+    def _forget_parser(self) -> None:
+        """wsproto's protocol refers to its parser, a generator, and that to it."""
+        protocol: Any = getattr(getattr(self, "connection", None), "_proto", None)
+        if hasattr(protocol, "_parse_more"):
+            protocol._parse_more = iter(())  # noqa: SLF001
 
     def _begin_close(self, code: int, reason: str) -> None:
         self._spawn(self.app_send, {"type": "websocket.close", "code": code, "reason": reason})
@@ -197,6 +211,13 @@ class WebSocketStream(WSStream):
                 async with asyncio.timeout(LINGER_BROKEN if self._broken else LINGER):
                     await self._over.wait()
         await self.send(StreamClosed(stream_id=self.stream_id))
+
+
+def _break_cycle_when_done(protocol: object) -> None:
+    """Hypercorn's connection refers to its protocol and that to it; so they would stay until garbage is collected."""
+    server, task = server_of(protocol), asyncio.current_task()
+    if server is not None and task is not None:  # the task that reads the connection, from its begin to its end
+        task.add_done_callback(lambda _: setattr(server, "protocol", None))
 
 
 @contextmanager

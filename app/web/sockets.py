@@ -85,7 +85,9 @@ async def _serve_frames(hub: Hub, guest: Guest, upgrade: Websocket, control: Con
     try:
         await upgrade.accept()
         connection.open()
-        await _read(hub, connection, upgrade, control)  # until the socket is gone, and this is cancelled
+        while True:  # until the socket is gone, and this is cancelled
+            await hub.receive(connection, await control.receive())
+            control.taken()
     finally:
         control.on_silence = None
         control.release()
