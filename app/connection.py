@@ -79,7 +79,8 @@ class Outgoing:
     """What leaves for all connections together.
 
     Frames for one connection that fall into one turn of the event loop leave in one write, at the turn's end. Over
-    `limit`, in bytes that wait for clients to take them, the slowest connections go first.
+    `limit`, in bytes that wait for clients to take them, those of connections that are ending go first, then the
+    slowest.
     """
 
     def __init__(self, limit: int) -> None:
@@ -169,9 +170,18 @@ class Outgoing:
         else:
             self._behind.pop(connection, None)
         while self.bytes > self._limit and self._behind:
-            max(self._behind, key=self._behind.__getitem__).overflow()
+            self._cut_slowest()
         if self._behind and self._look_again is None:
             self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
+
+    def _cut_slowest(self) -> None:
+        # Those that are ending anyway first. What waits for them counts until it is gone, so a close frame behind it,
+        # and seconds in which to take it, would not help the others.
+        ending = {connection: size for connection, size in self._behind.items() if connection.close_code is not None}
+        among = ending or self._behind
+        slowest = max(among, key=among.__getitem__)
+        slowest.overflow()
+        slowest.cut()
 
     def _look(self) -> None:
         self._look_again = None
@@ -294,34 +304,40 @@ class Connection:
         self.flush()
         self.close_code = code
         self._close_reason = reason
-        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.outlet.abort)
+        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.cut)
         if self._is_open:
             self.outlet.close(code, reason)
 
     def overflow(self) -> None:
         """End a connection that does not take what is sent to it. What was not written is dropped: no farewell."""
-        self._forget()
+        self.pending = None
+        self.buffered = self._waiting
         self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
 
     def ended(self) -> None:
-        """The socket is gone: nothing waits any more."""
+        """The socket is gone: nothing is sent any more."""
         if self.close_code is None:
             self.close_code = 0
         if self._cut is not None:
             self._cut.cancel()
-        if self.outlet.waiting():  # the client has closed, and does not take what was written before
-            self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.outlet.abort)
-        self._forget()
+            self._cut = None
+        waiting = self.outlet.waiting()
+        if waiting:  # the client has closed, and does not take what was written before
+            self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.cut)
+        self._forget(waiting)
 
     def cut(self) -> None:
-        """End the connection at once, without a word."""
+        """End the connection at once, without a word, with all that waits."""
+        self._cut = None
         self.outlet.abort()
+        self._forget(0)
 
-    def _forget(self) -> None:
+    def _forget(self, waiting: int) -> None:
+        """Drop what was not written; what was is counted for as long as it waits."""
         self.pending = None
-        self.buffered = 0
-        if self._waiting:
-            self._waits(0)
+        self.buffered = waiting
+        if waiting or self._waiting:
+            self._waits(waiting)
 
     def _waits(self, size: int) -> None:
         before, self._waiting = self._waiting, size

@@ -114,6 +114,7 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
             sending.cancel()
             await asyncio.gather(reading, sending, return_exceptions=True)
     finally:
+        messages.drop()
         if control is not None:
             control.on_silence = None
             control.release()
@@ -173,6 +174,11 @@ class MessageOutlet:
     def abort(self) -> None:
         """Cut the connection."""
         self._abort()
+
+    def drop(self) -> None:
+        """Nothing is sent any more."""
+        self._frames.clear()
+        self._bytes = 0
 
     async def run(self) -> None:
         """Send until the socket is closed from this side."""
