@@ -10,10 +10,11 @@
 - Compression is without context takeover, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
 
-Where Hypercorn is not as it was checked, the transport is not found, and the app sends by ASGI.
+Where Hypercorn is not as it was checked (`app.server.fit`) it keeps its own stream, and the app sends by ASGI.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +33,10 @@ from wsproto.utilities import generate_accept_token
 from app.server.config import ServerConfig
 from app.server.control import CONTROL, Control, server_of
 from app.server.deflate import SharedDeflate
+from app.server.fit import misfits
 from app.server.inbox import AppTasks
+
+logger = logging.getLogger(__name__)
 
 LINGER = 2.0
 LINGER_BROKEN = 0.5
@@ -221,14 +225,22 @@ def _break_cycle_when_done(protocol: object) -> None:
 
 
 @contextmanager
-def teach_hypercorn() -> Iterator[None]:
-    """Have Hypercorn use our stream, for as long as this lasts. The one place where Hypercorn is changed."""
+def teach_hypercorn() -> Iterator[bool]:
+    """Have Hypercorn use our stream, for as long as this lasts. The one place where Hypercorn is changed.
+
+    Gives whether it does: a Hypercorn that lacks something of what was checked keeps its own.
+    """
+    missing = misfits()
+    if missing:
+        logger.warning("Hypercorn is not as it was checked (no %s): it serves sockets as it can", ", ".join(missing))
+        yield False
+        return
     modules = (hypercorn.protocol.h11, hypercorn.protocol.h2)
     before = [module.WSStream for module in modules]
     for module in modules:
         module.WSStream = WebSocketStream  # type: ignore[attr-defined]
     try:
-        yield
+        yield True
     finally:
         for module, stream in zip(modules, before, strict=True):
             module.WSStream = stream  # type: ignore[attr-defined]

@@ -289,6 +289,17 @@ async def test_where_it_does_nothing_is_said() -> None:
         assert "ready frames" not in server.log
 
 
+async def test_a_hypercorn_that_does_not_fit_serves_sockets_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.server.websocket_stream.misfits", lambda: ["WSStream.handle"])
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        async with Client(f"ws://127.0.0.1:{port}/ws") as ann, Client(f"ws://127.0.0.1:{port}/ws") as bob:
+            await bob.subscribe("news")
+            await ann.send({"type": "announce", "channel": "news", "payload": "hello"})
+            assert (await bob.receive())["payload"] == "hello"
+            assert "connections_by_message_total 2.0" in hub.metrics.render().decode()
+
+
 def test_hypercorn_is_as_it_was_checked() -> None:
     """The docstring names the versions, the lock has them."""
     text = (Path(__file__).parents[2] / "app/server/websocket_stream.py").read_text()
