@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import socket
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sized
+from itertools import repeat
+from typing import Any, Protocol, TypeAlias
 
 from app.core.rate import RateLimit
 from app.core.users import User
 from app.protocol.close_codes import CloseCode
-from app.protocol.frame import Frame
+from app.protocol.frame import Frame, wire_form
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +25,24 @@ ERRORS_ALLOWED = 50
 ERRORS_PERIOD = 10.0
 
 
+Pending: TypeAlias = Frame | list[Frame] | None
+"""What was sent to a connection in this turn; a list only where it is more than one, which is seldom."""
+
+
 class Outlet(Protocol):
     """The way to a client; `app.web` has one for each kind of server. None of these waits."""
+
+    sock: socket.socket | None
+    """What takes bytes without more ado while nothing is in `backlog`; None where there is no such way, or none any
+    more."""
+    backlog: Sized
+    """What was written and is yet to be handed to the kernel."""
+    deflates: bool
+    """Which form of a frame `sock` is sent."""
+
+    def rest(self, data: bytes, taken: int) -> int:
+        """Write what is left of what `sock` took so many bytes of; answers how many the client has yet to take."""
+        ...
 
     def write(self, frames: list[Frame]) -> int:
         """Send these in this order, in one go; answers how many bytes the client has yet to take."""
@@ -43,11 +61,29 @@ class Outlet(Protocol):
         ...
 
 
+_SEND: Any = socket.socket.send
+
+
+def send_to_each(sockets: Iterable[socket.socket], data: bytes) -> list[int]:
+    """Send the same to all of these; answers how many bytes each took, 0 where it takes none."""
+    counts: list[int] = []
+    # The loop is map's, in C: right after a system call Python's own steps take several times as long as elsewhere.
+    sending: Iterator[int] = map(_SEND, sockets, repeat(data))
+    while True:
+        try:
+            counts.extend(sending)
+        except OSError:  # it takes nothing now, or is gone; the others are still to come
+            counts.append(0)
+        else:
+            return counts
+
+
 class Outgoing:
     """What leaves for all connections together.
 
     Frames for one connection that fall into one turn of the event loop leave in one write, at the turn's end. Over
-    `limit`, in bytes that wait for clients to take them, the slowest connections go first.
+    `limit`, in bytes that wait for clients to take them, those of connections that are ending go first, then the
+    slowest.
     """
 
     def __init__(self, limit: int) -> None:
@@ -58,6 +94,26 @@ class Outgoing:
         self._look_again: asyncio.TimerHandle | None = None
         self.bytes = 0
 
+    def send(self, frame: Frame, connections: Iterable["Connection"], left_out: "Connection | None" = None) -> int:
+        """Send a frame to all of these but one; answers how many get it. The same as `Connection.send` for each."""
+        # A call saved here is saved for each delivery: nearly always this is the turn's only frame.
+        turn = self._this_turn
+        if not turn:
+            asyncio.get_running_loop().call_soon(self._flush)
+        size = frame.size
+        sent = 0
+        for connection in connections:
+            if connection is left_out:
+                continue
+            if connection.pending is None and connection.later is None and connection.close_code is None:
+                connection.pending = frame
+                connection.buffered += size
+                turn.append(connection)
+                sent += 1
+            elif connection.send(frame):
+                sent += 1
+        return sent
+
     def at_the_end_of_this_turn(self, connection: "Connection") -> None:
         """Have a connection flush what it has."""
         if not self._this_turn:
@@ -65,13 +121,47 @@ class Outgoing:
         self._this_turn.append(connection)
 
     def _flush(self) -> None:
-        connections, self._this_turn = self._this_turn, []
-        for connection in connections:
-            try:
+        turn, self._this_turn = self._this_turn, []
+        same: Pending = None
+        plain: list[Connection] = []
+        deflating: list[Connection] = []
+        for connection in turn:
+            outlet = connection.outlet
+            pending = connection.pending
+            if pending is None or outlet.sock is None or outlet.backlog or connection.later is not None:
+                self._flush_one(connection)
+                continue
+            connection.pending = None  # it may be in this turn twice
+            connection.buffered = 0
+            if pending is not same and pending != same:
+                self._send(same, plain, deflating)
+                same, plain, deflating = pending, [], []
+            (deflating if outlet.deflates else plain).append(connection)
+        self._send(same, plain, deflating)
+
+    def _send(self, pending: Pending, plain: "list[Connection]", deflating: "list[Connection]") -> None:
+        """Send the same to all of these, for whom nothing waits."""
+        for connections, deflates in ((plain, False), (deflating, True)):
+            if not connections or pending is None:
+                continue
+            data = wire_form(pending, deflates=deflates)
+            sockets: list[Any] = [connection.outlet.sock for connection in connections]
+            counts = send_to_each(sockets, data)
+            if counts.count(len(data)) == len(counts):
+                continue
+            for connection, count in zip(connections, counts, strict=True):
+                if count != len(data):
+                    self._flush_one(connection, data, count)
+
+    def _flush_one(self, connection: "Connection", data: bytes = b"", taken: int = 0) -> None:
+        try:
+            if data:
+                connection.has_waiting(connection.outlet.rest(data, taken))
+            else:
                 connection.flush()
-            except Exception:  # the others of this turn shall not suffer for it
-                logger.exception("a connection could not be written to")
-                connection.cut()
+        except Exception:  # the others of this turn shall not suffer for it
+            logger.exception("a connection could not be written to")
+            connection.cut()
 
     def waits(self, connection: "Connection", before: int, size: int) -> None:
         """Count what a connection has yet to take, and end the slowest while that is too much for all together."""
@@ -81,9 +171,18 @@ class Outgoing:
         else:
             self._behind.pop(connection, None)
         while self.bytes > self._limit and self._behind:
-            max(self._behind, key=self._behind.__getitem__).overflow()
+            self._cut_slowest()
         if self._behind and self._look_again is None:
             self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
+
+    def _cut_slowest(self) -> None:
+        # Those that are ending anyway first. What waits for them counts until it is gone, so a close frame behind it,
+        # and seconds in which to take it, would not help the others.
+        ending = {connection: size for connection, size in self._behind.items() if connection.close_code is not None}
+        among = ending or self._behind
+        slowest = max(among, key=among.__getitem__)
+        slowest.overflow()
+        slowest.cut()
 
     def _look(self) -> None:
         self._look_again = None
@@ -93,6 +192,26 @@ class Outgoing:
 
 class Connection:
     """A client's socket as the hub sees it. What is sent before `open` leaves then."""
+
+    __slots__ = (
+        "__weakref__",
+        "_close_reason",
+        "_cut",
+        "_held",
+        "_is_open",
+        "_max_buffered",
+        "_outgoing",
+        "_waiting",
+        "buffered",
+        "close_code",
+        "errors",
+        "id",
+        "later",
+        "outlet",
+        "pending",
+        "session_user",
+        "user",
+    )
 
     def __init__(
         self,
@@ -117,12 +236,13 @@ class Connection:
         """The code of a close that the service began."""
         self._outgoing = outgoing
         self._max_buffered = max_buffered
-        self._outlet = outlet
-        self._frames: list[Frame] = []
+        self.outlet = outlet
+        self.pending: Pending = None
+        """For `Outgoing`."""
         self._waiting = 0
         """The part of `buffered` that was written."""
-        self._later: deque[Frame | Iterator[Frame]] | None = None
-        """What is sent again as the client takes it, and what has to come behind it; None: nothing."""
+        self.later: deque[Frame | Iterator[Frame]] | None = None
+        """What is sent again as the client takes it, and what has to come behind it; None: nothing. For `Outgoing`."""
         self._held = 0
         """The part of `buffered` that has to come behind what is sent again."""
         self._is_open = False
@@ -134,20 +254,23 @@ class Connection:
         self._is_open = True
         self.flush()
         if self.close_code:
-            self._outlet.close(self.close_code, self._close_reason)
+            self.outlet.close(self.close_code, self._close_reason)
 
     def send(self, frame: Frame) -> bool:
         """Send a frame; answers whether it will be (not on a connection that is closing). Never waits."""
         if self.close_code is not None:
             return False
-        if self._later is None:
-            frames = self._frames
-            if not frames:
-                self._outgoing.at_the_end_of_this_turn(self)
-            frames.append(frame)
-        else:
-            self._later.append(frame)
+        pending = self.pending
+        if self.later is not None:
+            self.later.append(frame)
             self._held += frame.size
+        elif pending is None:
+            self.pending = frame
+            self._outgoing.at_the_end_of_this_turn(self)
+        elif isinstance(pending, list):
+            pending.append(frame)
+        else:
+            self.pending = [pending, frame]
         self.buffered += frame.size
         return self.buffered <= self._max_buffered or self._is_taken()
 
@@ -155,15 +278,15 @@ class Connection:
         """Send these as fast as the client takes them, and all that is sent from now on behind them."""
         if self.close_code is not None:
             return
-        if self._later is None:
-            self._later = deque()
+        if self.later is None:
+            self.later = deque()
             self._outgoing.at_the_end_of_this_turn(self)
-        self._later.append(frames)
+        self.later.append(frames)
 
     @property
     def is_behind(self) -> bool:
         """Whether the client has yet to take what was sent to it before."""
-        return self._later is not None or (self._waiting > 0 and self._outlet.waiting() > 0)
+        return self.later is not None or (self._waiting > 0 and self.outlet.waiting() > 0)
 
     def _is_taken(self) -> bool:
         """Whether the client takes what is too much for one turn; if not, it ends here."""
@@ -176,18 +299,20 @@ class Connection:
         """Write what was sent in this turn."""
         if not self._is_open:
             return
-        frames = self._frames
-        if frames:
-            self._frames = []
-            self._write(frames)
-        if self._later is not None:
-            self._go_on(self._later)
+        pending = self.pending
+        if pending is not None:
+            self.pending = None
+            self.has_waiting(self.outlet.write(pending if isinstance(pending, list) else [pending]))
+        if self.later is not None:
+            self._go_on(self.later)
 
-    def _write(self, frames: list[Frame]) -> None:
-        waiting = self._outlet.write(frames)
-        if waiting or self._waiting:
-            self._waits(waiting)
-        self.buffered = waiting + self._held
+    def has_waiting(self, size: int) -> None:
+        """All that was sent in this turn is written, and so many bytes the client has yet to take."""
+        self.buffered = size + self._held
+        if size or self._waiting:
+            self._waits(size)
+        if size > self._max_buffered:
+            self.overflow()
 
     def _go_on(self, later: deque[Frame | Iterator[Frame]]) -> None:
         """Write as much of what comes later as the client has room for."""
@@ -207,66 +332,75 @@ class Connection:
             frames.append(frame)
             room -= frame.size
         if not later:
-            self._later = None
+            self.later = None
         if frames:
-            self._write(frames)
-        if self._later is not None and (room > 0 or not self._waiting):
+            self.has_waiting(self.outlet.write(frames))
+        if self.later is not None and (room > 0 or not self._waiting):
             self._outgoing.at_the_end_of_this_turn(self)  # the others have their turn; then more
 
     def measure(self) -> None:
         """Look at how much the client has yet to take."""
-        waiting = self._outlet.waiting()
-        self.buffered += waiting - self._waiting
+        waiting = self.outlet.waiting()
+        pending = self.pending
+        unwritten = pending if isinstance(pending, list) else [pending] if pending else []
+        self.buffered = waiting + self._held + sum(frame.size for frame in unwritten)
         self._waits(waiting)
-        if self._later is not None and self._is_open:
-            self._go_on(self._later)
+        if self.later is not None and self._is_open:
+            self._go_on(self.later)
 
     def close(self, code: CloseCode, reason: str, farewell: Frame | None = None) -> None:
         """Send what waits, then the farewell, then the close frame; cut what takes too long. Once only."""
         if self.close_code is not None:
             return
-        if self._later is not None:
+        if self.later is not None:
             self._drop_later()
         if farewell is not None and not self.send(farewell):
             return
         self.flush()
         self.close_code = code
         self._close_reason = reason
-        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._outlet.abort)
+        self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.cut)
         if self._is_open:
-            self._outlet.close(code, reason)
+            self.outlet.close(code, reason)
 
     def _drop_later(self) -> None:
         """What was not sent again in time; the client asks for it anew, from the position that it has come to."""
-        self._later = None
+        self.later = None
         self.buffered -= self._held
         self._held = 0
 
     def overflow(self) -> None:
         """End a connection that does not take what is sent to it. What was not written is dropped: no farewell."""
-        self._forget()
+        self.pending = self.later = None
+        self._held = 0
+        self.buffered = self._waiting
         self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
 
     def ended(self) -> None:
-        """The socket is gone: nothing waits any more."""
+        """The socket is gone: nothing is sent any more."""
         if self.close_code is None:
             self.close_code = 0
         if self._cut is not None:
             self._cut.cancel()
-        if self._outlet.waiting():  # the client has closed, and does not take what was written before
-            self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._outlet.abort)
-        self._forget()
+            self._cut = None
+        waiting = self.outlet.waiting()
+        if waiting:  # the client has closed, and does not take what was written before
+            self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.cut)
+        self._forget(waiting)
 
     def cut(self) -> None:
-        """End the connection at once, without a word."""
-        self._outlet.abort()
+        """End the connection at once, without a word, with all that waits."""
+        self._cut = None
+        self.outlet.abort()
+        self._forget(0)
 
-    def _forget(self) -> None:
-        self._frames = []
-        self._later = None
-        self._held = self.buffered = 0
-        if self._waiting:
-            self._waits(0)
+    def _forget(self, waiting: int) -> None:
+        """Drop what was not written; what was is counted for as long as it waits."""
+        self.pending = self.later = None
+        self._held = 0
+        self.buffered = waiting
+        if waiting or self._waiting:
+            self._waits(waiting)
 
     def _waits(self, size: int) -> None:
         before, self._waiting = self._waiting, size

@@ -648,12 +648,15 @@ class Hub:
         left_out: str | None = None,
     ) -> None:
         """Send one frame to all of these; `acknowledged` is what it says, if each has to acknowledge it."""
+        skipped = None if left_out is None else self.connections.get(left_out)
+        if acknowledged is None:
+            self.metrics.sent.inc(self._outgoing.send(frame, connections, skipped))
+            return
         sent = 0
         for connection in connections:
-            if connection.id != left_out and connection.send(frame):
+            if connection is not skipped and connection.send(frame):
                 sent += 1
-                if acknowledged is not None:
-                    self._resender.expect(connection, acknowledged)
+                self._resender.expect(connection, acknowledged)
         self.metrics.sent.inc(sent)
 
     def _reply(self, connection: Connection, ack_id: Json | None, **fields: object) -> None:

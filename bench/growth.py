@@ -4,10 +4,11 @@ import asyncio
 import gc
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from functools import partial
 
 from app.bootstrap import create_app
@@ -30,6 +31,14 @@ TIMEOUT = 300
 
 class Nowhere:
     """An outlet whose client takes everything at once."""
+
+    sock: socket.socket | None = None
+    backlog: Sized = ()
+    deflates = False
+
+    def rest(self, _data: bytes, _taken: int) -> int:
+        """There is none."""
+        return 0
 
     def write(self, frames: list[Frame]) -> int:
         """Take them."""

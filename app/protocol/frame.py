@@ -54,6 +54,13 @@ class Frame:
         return _header(_COMPRESSED_TEXT, len(data) - _END_OF_BLOCK) + data[:-_END_OF_BLOCK]
 
 
+def wire_form(frames: Frame | list[Frame], *, deflates: bool) -> bytes:
+    """One or more frames as they are written to a socket, in one piece."""
+    if isinstance(frames, Frame):
+        return frames.deflated() if deflates else frames.plain()
+    return b"".join([frame.deflated() if deflates else frame.plain() for frame in frames])
+
+
 def _header(first: int, length: int) -> bytes:
     if length < 126:
         return bytes((first, length))

@@ -5,12 +5,16 @@ client that sends faster than it is served, and learns that nobody is there any 
 """
 
 import asyncio
-from collections.abc import Callable
+import socket
+from asyncio import selector_events
+from collections import deque
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 from hypercorn.protocol.h11 import H11Protocol
 
-from app.protocol.frame import Frame
+from app.protocol.frame import Frame, wire_form
+from app.server.inbox import Inbox
 
 CONTROL = "cloud_sockets.control"
 MAX_WAITING = 64
@@ -20,36 +24,75 @@ MAX_WAITING = 64
 class Control:
     """One WebSocket's. `protocol` is Hypercorn's; `begin_close` sends a close frame and sees to the end."""
 
+    __slots__ = (
+        "__weakref__",
+        "_begin_close",
+        "_limited",
+        "_room",
+        "_transport",
+        "_waiting",
+        "backlog",
+        "closed",
+        "deflates",
+        "inbox",
+        "on_gone",
+        "on_silence",
+        "sock",
+    )
+
     def __init__(self, protocol: object, begin_close: Callable[[int, str], None]) -> None:
+        self.inbox = Inbox()
+        """What waits for the app."""
         self._transport = _transport_of(protocol)
-        self._begin_close = begin_close
+        self._begin_close: Callable[[int, str], None] | None = begin_close
         self._waiting = 0
         self._limited = False
         self._room: asyncio.Event | None = None  # made when it is needed: it takes as much as ten frames
         self.closed = False
-        """A close frame was sent."""
+        """Nothing may be written any more."""
         self.deflates = False
         """Whether the client inflates; known once the socket is accepted."""
+        self.sock: socket.socket | None = None
+        self.backlog: Sized = ()
+        """The transport's, from the accept to the close."""
         self.on_silence: Callable[[], None] | None = None
         """Called when the client has not answered a ping."""
+        self.on_gone: Callable[[], object] | None = None
+        """Called when nobody listens any more, beside ASGI's event, which an app sees only when it looks."""
 
     @property
     def takes_frames(self) -> bool:
         """Whether it is an outlet, with `write` and all: not where sockets share a connection, as in HTTP/2."""
         return self._transport is not None
 
+    def accepted(self, *, deflates: bool) -> None:
+        """The handshake is written: frames may follow."""
+        self.deflates = deflates
+        self.sock, self.backlog = _short_way(self._transport)
+
+    def end(self) -> None:
+        """Nothing may follow what was written."""
+        self.closed = True
+        self.sock, self.backlog = None, ()
+
+    def gone(self) -> None:
+        """Nobody listens any more; what can be done is to abort."""
+        self.end()
+        self.release()
+        on_gone, self.on_gone = self.on_gone, None
+        if on_gone is not None:
+            on_gone()
+
     def write(self, frames: list[Frame]) -> int:
         """Write frames in one go; answers how many bytes the client has yet to take. After the accept."""
+        return self.rest(wire_form(frames, deflates=self.deflates), 0)
+
+    def rest(self, data: bytes, taken: int) -> int:
+        """Write what is left of what `sock` took so many bytes of; answers how many the client has yet to take."""
         transport = self._transport
         if self.closed or transport.is_closing():
             return 0
-        if len(frames) == 1:  # nearly always, and then a list of one costs more than the frame
-            frame = frames[0]
-            transport.write(frame.deflated() if self.deflates else frame.plain())
-        elif self.deflates:
-            transport.write(b"".join([frame.deflated() for frame in frames]))
-        else:
-            transport.write(b"".join([frame.plain() for frame in frames]))
+        transport.write(data[taken:])
         return int(transport.get_write_buffer_size())
 
     def waiting(self) -> int:
@@ -58,11 +101,27 @@ class Control:
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind what was written."""
-        self._begin_close(code, reason)
+        if self._begin_close is not None:
+            self._begin_close(code, reason)
+
+    def forget(self) -> None:
+        """The stream is over. It refers to this, and this to it no more, so that both go with their last user."""
+        self._begin_close = None
 
     def abort(self) -> None:
         """Cut the connection and all that waits in it."""
         self._transport.abort()
+
+    async def receive(self) -> str | bytes:
+        """The client's next message. When the client is gone none comes, but `on_gone` is called."""
+        while True:
+            event = await self.inbox.get()
+            if event["type"] == "websocket.receive":
+                return _said(event)
+
+    def unread(self) -> Iterator[str | bytes]:
+        """What the client said and nobody received."""
+        return (_said(event) for event in self.inbox.take_all() if event["type"] == "websocket.receive")
 
     @property
     def holds_back(self) -> bool:
@@ -95,9 +154,30 @@ class Control:
                 self._room = None
 
 
+def _said(event: Any) -> str | bytes:
+    message: str | bytes = event["bytes"] if event["text"] is None else event["text"]
+    return message
+
+
+def server_of(protocol: object) -> Any:
+    """What Hypercorn has for one connection; None where it is not the socket's alone, or Hypercorn is not as it was."""
+    return getattr(protocol.send, "__self__", None) if isinstance(protocol, H11Protocol) else None
+
+
 def _transport_of(protocol: object) -> Any:
-    """The connection's transport; None where it is not the socket's alone, or Hypercorn is not as it was."""
-    if not isinstance(protocol, H11Protocol):
-        return None
-    writer = getattr(getattr(protocol.send, "__self__", None), "writer", None)
-    return getattr(writer, "transport", None)
+    """The connection's transport, or None in the same cases."""
+    return getattr(getattr(server_of(protocol), "writer", None), "transport", None)
+
+
+def _short_way(transport: Any) -> tuple[socket.socket | None, Sized]:
+    """A socket that may be written to while the buffer beside it is empty: (None, ()) where there is no such thing.
+
+    With an empty buffer the transport of asyncio's own loop does nothing but `socket.send`, yet what it asks itself
+    before and after costs as much as everything else of ours. TLS, and other loops, have another transport.
+    """
+    if type(transport) is not getattr(selector_events, "_SelectorSocketTransport", None):
+        return None, ()
+    sock, buffer = getattr(transport, "_sock", None), getattr(transport, "_buffer", None)
+    if not isinstance(sock, socket.socket) or not isinstance(buffer, bytearray | deque):
+        return None, ()
+    return sock, buffer

@@ -54,14 +54,17 @@ class Pings:
             late, before = now - before - granularity, now
             if late > granularity:  # this process stood still: the answers that came meanwhile are yet to be read
                 self._asked = OrderedDict((socket, due + late) for socket, due in self._asked.items())
-            for socket in _take_due(self._asked, now):
-                if socket.silent():
-                    socket.give_up()
-                else:
-                    self._resting[socket] = now + self._interval - self._timeout
-            for socket in _take_due(self._resting, now):
-                socket.ping()
-                self._asked[socket] = now + self._timeout
+            self._ask(now)
+
+    def _ask(self, now: float) -> None:  # apart from `run`, which would keep the last of them while it sleeps
+        for socket in _take_due(self._asked, now):
+            if socket.silent():
+                socket.give_up()
+            else:
+                self._resting[socket] = now + self._interval - self._timeout
+        for socket in _take_due(self._resting, now):
+            socket.ping()
+            self._asked[socket] = now + self._timeout
 
 
 def _take_due(queue: OrderedDict[Pinged, float], now: float) -> list[Pinged]:

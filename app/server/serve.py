@@ -8,7 +8,7 @@ from typing import Any
 import hypercorn.asyncio
 
 from app.server.config import ServerConfig
-from app.server.pings import Pings
+from app.server.pings import PING_INTERVAL, Pings
 from app.server.websocket_stream import teach_hypercorn
 
 logger = logging.getLogger("app.server")
@@ -51,7 +51,9 @@ async def serve(
         await until()
         drained.set()
 
-    with teach_hypercorn():
+    with teach_hypercorn() as taught:
+        if not taught:  # nobody looks for pongs then, but what is between keeps the connection open
+            config.websocket_ping_interval = PING_INTERVAL
         serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=drain))
         draining = asyncio.create_task(drained.wait())
         pinging = asyncio.create_task(pings.run())

@@ -10,26 +10,33 @@
 - Compression is without context takeover, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
 
-Where Hypercorn is not as it was checked, the transport is not found, and the app sends by ASGI.
+Where Hypercorn is not as it was checked (`app.server.fit`) it keeps its own stream, and the app sends by ASGI.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
-from hypercorn.protocol.events import Data, Event, Request, StreamClosed
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.protocol.events import Data, Event, Request, Response, StreamClosed
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.handshake import server_extensions_handshake
+from wsproto.utilities import generate_accept_token
 
 from app.server.config import ServerConfig
-from app.server.control import CONTROL, Control
+from app.server.control import CONTROL, Control, server_of
 from app.server.deflate import SharedDeflate
+from app.server.fit import misfits
+from app.server.inbox import AppTasks
+
+logger = logging.getLogger(__name__)
 
 LINGER = 2.0
 LINGER_BROKEN = 0.5
@@ -46,6 +53,7 @@ class WebSocketStream(WSStream):
         self._control = Control(getattr(self.send, "__self__", None), self._begin_close)
         self._parts: list[str | bytes] = []
         self._size = 0
+        self._deflates = False
         self._broken = False  # the client broke the protocol: what else it sends cannot be read
         self._is_over = False  # the client has ended its side
         self._over: asyncio.Event | None = None  # the same for who waits for it
@@ -59,11 +67,19 @@ class WebSocketStream(WSStream):
                 return  # wsproto raises at what comes behind a close frame
         if isinstance(event, StreamClosed):
             self._ended()
-            self._control.release()
+            self._control.gone()
+            self._control.forget()
+            self._forget_parser()
             if self.config.websocket_pings is not None:
                 self.config.websocket_pings.unwatch(self)
+        if not isinstance(event, Request):
+            await super().handle(event)
+            return
+        _break_cycle_when_done(getattr(self.send, "__self__", None))
+        group, self.task_group = self.task_group, cast("Any", AppTasks(self.task_group, self._control.inbox))
         await super().handle(event)
-        if isinstance(event, Request) and not self.closed:  # the app's task has not run yet
+        self.task_group = group
+        if not self.closed:  # the app's task has not run yet
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
 
     async def app_send(self, message: Any) -> None:
@@ -74,24 +90,36 @@ class WebSocketStream(WSStream):
             self._linger()
 
     async def _accept(self, message: Any) -> None:
-        hypercorns = self.handshake.accept
-        self.handshake.accept = lambda *arguments: self._handshake(hypercorns, *arguments)  # type: ignore[method-assign]
-        await super()._accept(message)
+        """Answer the handshake, with our own compression in place of Hypercorn's."""
+        self.state = ASGIWebsocketState.CONNECTED
+        status, headers = self._handshake([*message.get("headers", [])])
+        await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers))
+        await self.config.log.access(self.scope, {"status": status, "headers": []}, time.time() - self.start_time)
+        self._control.accepted(deflates=self._deflates)
         if self.config.websocket_pings is not None:
             self.config.websocket_pings.watch(self)
 
-    def _handshake(
-        self, accept: Callable[..., Any], subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]
-    ) -> tuple[int, list[tuple[bytes, bytes]], Connection]:
-        """Hypercorn's handshake, with our own compression in place of its."""
-        offers, self.handshake.extensions = self.handshake.extensions, None
+    def _handshake(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, list[tuple[bytes, bytes]]]:
+        handshake = self.handshake
+        offers, handshake.extensions = handshake.extensions, None
         deflate = SharedDeflate(self.config.websocket_max_message_size)
         agreed = server_extensions_handshake(offers, [deflate]) if offers and self.config.websocket_deflate else None
         if agreed is not None:
-            headers = [*headers, (b"sec-websocket-extensions", agreed)]
-        status, answer, _ = accept(subprotocol, headers)
-        self._control.deflates = deflate.enabled()
-        return status, answer, Connection(ConnectionType.SERVER, [deflate] if deflate.enabled() else [])
+            headers.append((b"sec-websocket-extensions", agreed))
+        if handshake.key is not None:
+            headers.append((b"sec-websocket-accept", generate_accept_token(handshake.key)))
+        handshake.accepted = True
+        self._deflates = deflate.enabled()
+        self.connection = Connection(ConnectionType.SERVER, [deflate] if self._deflates else [])
+        if handshake.http_version != "1.1":
+            return 200, headers
+        return 101, [(b"upgrade", b"WebSocket"), (b"connection", b"Upgrade"), *headers]
+
+    def _forget_parser(self) -> None:
+        """wsproto's protocol refers to its parser, a generator, and that to it."""
+        protocol: Any = getattr(getattr(self, "connection", None), "_proto", None)
+        if hasattr(protocol, "_parse_more"):
+            protocol._parse_more = iter(())  # noqa: SLF001
 
     def _begin_close(self, code: int, reason: str) -> None:
         self._spawn(self.app_send, {"type": "websocket.close", "code": code, "reason": reason})
@@ -108,7 +136,7 @@ class WebSocketStream(WSStream):
     async def _send_wsproto_event(self, event: Any) -> None:
         await super()._send_wsproto_event(event)
         if isinstance(event, CloseConnection):
-            self._control.closed = True  # nothing may follow a close frame
+            self._control.end()  # nothing may follow a close frame
 
     def silent(self) -> bool:
         """Whether nothing came since the ping, although it would have been read."""
@@ -166,6 +194,7 @@ class WebSocketStream(WSStream):
         self._parts = []
         await self._send_wsproto_event(CloseConnection(code=code))
         self._linger()
+        self._control.gone()
         await self.app_put({"type": "websocket.disconnect", "code": code})  # type: ignore[misc]
 
     def _linger(self) -> None:
@@ -188,15 +217,30 @@ class WebSocketStream(WSStream):
         await self.send(StreamClosed(stream_id=self.stream_id))
 
 
+def _break_cycle_when_done(protocol: object) -> None:
+    """Hypercorn's connection refers to its protocol and that to it; so they would stay until garbage is collected."""
+    server, task = server_of(protocol), asyncio.current_task()
+    if server is not None and task is not None:  # the task that reads the connection, from its begin to its end
+        task.add_done_callback(lambda _: setattr(server, "protocol", None))
+
+
 @contextmanager
-def teach_hypercorn() -> Iterator[None]:
-    """Have Hypercorn use our stream, for as long as this lasts. The one place where Hypercorn is changed."""
+def teach_hypercorn() -> Iterator[bool]:
+    """Have Hypercorn use our stream, for as long as this lasts. The one place where Hypercorn is changed.
+
+    Gives whether it does: a Hypercorn that lacks something of what was checked keeps its own.
+    """
+    missing = misfits()
+    if missing:
+        logger.warning("Hypercorn is not as it was checked (no %s): it serves sockets as it can", ", ".join(missing))
+        yield False
+        return
     modules = (hypercorn.protocol.h11, hypercorn.protocol.h2)
     before = [module.WSStream for module in modules]
     for module in modules:
         module.WSStream = WebSocketStream  # type: ignore[attr-defined]
     try:
-        yield
+        yield True
     finally:
         for module, stream in zip(modules, before, strict=True):
             module.WSStream = stream  # type: ignore[attr-defined]

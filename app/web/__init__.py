@@ -8,6 +8,7 @@ from app.logs import current_trace, trace_of
 from app.protocol import codec
 from app.web.door import Door
 from app.web.http import http_routes
+from app.web.one_task import OneTaskConnection
 from app.web.sockets import socket_routes
 
 EXTENSION = "cloud_sockets"
@@ -16,6 +17,7 @@ EXTENSION = "cloud_sockets"
 def create_quart(hub: Hub, door: Door, *, path: str, max_payload: int, secret_key: str | None) -> Quart:
     """An app that opens the hub when it is started and closes it when it is stopped."""
     app = Quart("app", static_folder=None)
+    app.asgi_websocket_class = OneTaskConnection
     app.secret_key = secret_key
     app.extensions[EXTENSION] = hub
     app.config["MAX_CONTENT_LENGTH"] = max_payload

@@ -2,36 +2,24 @@
 
 import asyncio
 import logging
+import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Sized
+from typing import Any, cast
 
 from quart import Blueprint, Response, Websocket, websocket
 
-from app.connection import Connection, Outlet
+from app.connection import Connection
 from app.hub import Hub
 from app.protocol import codec
 from app.protocol.frame import Frame
+from app.web.control import Control, control_of
 from app.web.door import Door, Guest, Refused
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = {"Retry-After": "1"}
 """Seconds: another instance, or this one a moment later, has room."""
-CONTROL = "cloud_sockets.control"
-"""The ASGI extension of app.server; not there on other servers."""
-
-
-class Control(Outlet, Protocol):
-    """What app.server offers beside ASGI: ready frames, pings, and not reading a socket faster than it is served."""
-
-    on_silence: Callable[[], None] | None
-
-    @property
-    def takes_frames(self) -> bool: ...
-    def limit(self) -> None: ...
-    def taken(self) -> None: ...
-    def release(self) -> None: ...
 
 
 def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
@@ -45,7 +33,7 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
         guest = await _admit(hub, door, upgrade)
         if isinstance(guest, Response):
             return guest
-        control = _control_of(upgrade)
+        control = control_of(upgrade.scope)
         if control is not None and control.takes_frames:
             await _serve_frames(hub, guest, upgrade, control)
         else:
@@ -91,12 +79,6 @@ class _SaidOnce:
             logger.warning(sentence)
 
 
-def _control_of(upgrade: Websocket) -> Control | None:
-    extensions: Any = upgrade.scope.get("extensions") or {}
-    control: Control | None = extensions.get(CONTROL)
-    return control
-
-
 def _position_of(upgrade: Websocket) -> str | None:
     """Where a client that comes back was in its inbox."""
     return upgrade.args.get("position") or None if upgrade.query_string else None
@@ -110,11 +92,17 @@ async def _serve_frames(hub: Hub, guest: Guest, upgrade: Websocket, control: Con
     try:
         await upgrade.accept()
         connection.open()
-        await _read(hub, connection, upgrade, control)  # until the socket is gone, and this is cancelled
+        while True:  # until the socket is gone, and this is cancelled
+            await hub.receive(connection, await control.receive())
+            control.taken()
     finally:
         control.on_silence = None
         control.release()
-        hub.disconnect(connection)
+        try:
+            for message in control.unread():  # what a client says just before it goes is heard
+                await hub.receive(connection, message)
+        finally:
+            hub.disconnect(connection)
 
 
 async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: Control | None) -> None:
@@ -137,6 +125,7 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
             sending.cancel()
             await asyncio.gather(reading, sending, return_exceptions=True)
     finally:
+        messages.drop()
         if control is not None:
             control.on_silence = None
             control.release()
@@ -171,6 +160,10 @@ async def _take(hub: Hub, connection: Connection, data: str | bytes | None) -> N
 class MessageOutlet:
     """An outlet that sends by ASGI, from `run`."""
 
+    sock: socket.socket | None = None
+    backlog: Sized = ()
+    deflates = False
+
     def __init__(
         self,
         send: Callable[[str], Awaitable[None]],
@@ -185,6 +178,10 @@ class MessageOutlet:
         self._bytes = 0
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
+
+    def rest(self, _data: bytes, _taken: int) -> int:
+        """Not called without a `sock`."""
+        raise NotImplementedError
 
     def write(self, frames: list[Frame]) -> int:
         """Queue frames."""
@@ -205,6 +202,11 @@ class MessageOutlet:
     def abort(self) -> None:
         """Cut the connection."""
         self._abort()
+
+    def drop(self) -> None:
+        """Nothing is sent any more."""
+        self._frames.clear()
+        self._bytes = 0
 
     async def run(self) -> None:
         """Send until the socket is closed from this side."""

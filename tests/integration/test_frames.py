@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+import gc
 import os
 import re
 import socket
 import struct
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +21,9 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 from app import Settings, create_app
 from app.hub import Hub
+from app.protocol.close_codes import CloseCode
 from app.server import serve
+from app.server.control import server_of
 from app.server.pings import Pings
 from tests.support.client import Client
 from tests.support.deadline import soon, until
@@ -286,6 +290,17 @@ async def test_where_it_does_nothing_is_said() -> None:
         assert "ready frames" not in server.log
 
 
+async def test_a_hypercorn_that_does_not_fit_serves_sockets_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.server.websocket_stream.misfits", lambda: ["WSStream.handle"])
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        async with Client(f"ws://127.0.0.1:{port}/ws") as ann, Client(f"ws://127.0.0.1:{port}/ws") as bob:
+            await bob.subscribe("news")
+            await ann.send({"type": "announce", "channel": "news", "payload": "hello"})
+            assert (await bob.receive())["payload"] == "hello"
+            assert "connections_by_message_total 2.0" in hub.metrics.render().decode()
+
+
 def test_hypercorn_is_as_it_was_checked() -> None:
     """The docstring names the versions, the lock has them."""
     text = (Path(__file__).parents[2] / "app/server/websocket_stream.py").read_text()
@@ -348,3 +363,40 @@ async def test_nothing_is_written_behind_a_close_frame() -> None:
                     frames.append(await rude.frame())
             assert frames[-1] == (0x88, struct.pack("!H", 1007) + frames[-1][1][2:])
             assert [first for first, _ in frames].count(0x88) == 1
+
+
+@pytest.mark.parametrize("ending", ["close", "vanish", "junk", "closed by the service"])
+async def test_a_connection_that_is_gone_leaves_nothing_to_collect(ending: str) -> None:
+    """What refers to itself in a circle stays until Python looks for such; so nothing of ours does."""
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        async with await RawSocket.open(port, "permessage-deflate") as raw:
+            await raw.frame()
+            raw.send('{"type":"subscribe","channel":"news","subId":"1"}')
+            await raw.frame()
+            (connection,) = hub.connections.values()
+            stream = connection.outlet._begin_close.__self__  # type: ignore[attr-defined]
+            gone = [
+                weakref.ref(each) for each in (connection, connection.outlet, stream, server_of(stream.send.__self__))
+            ]
+            del connection, stream
+            gc.collect()
+            gc.disable()
+            try:
+                match ending:
+                    case "close":
+                        raw.writer.write(b"\x88\x80" + bytes(4))
+                    case "vanish":
+                        raw.writer.transport.abort()
+                    case "junk":
+                        raw.writer.write(b"\xff" * 100)
+                    case _:
+                        for end in tuple(hub.connections.values()):
+                            end.close(CloseCode.LOGGED_OUT, "logged out")
+                        del end
+                with suppress(ConnectionError):
+                    await soon(raw.reader.read())
+                raw.writer.close()
+                await until(lambda: [each() for each in gone] == [None] * 4)
+            finally:
+                gc.enable()

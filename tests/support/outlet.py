@@ -1,16 +1,26 @@
 """A client that is not there."""
 
+import socket
+from collections.abc import Sized
+
 from app.protocol.frame import Frame
 
 
 class FakeOutlet:
     """Notes what is written. `untaken` is how many bytes its client has yet to take, from then on."""
 
+    sock: socket.socket | None = None
+    backlog: Sized = ()
+    deflates = False
+
     def __init__(self) -> None:
         self.writes: list[list[Frame]] = []
         self.untaken = 0
         self.closed: tuple[int, str] | None = None
         self.aborted = False
+
+    def rest(self, _data: bytes, _taken: int) -> int:
+        raise AssertionError("nothing was sent")
 
     def write(self, frames: list[Frame]) -> int:
         self.writes.append(frames)

@@ -104,8 +104,55 @@ async def test_a_client_that_does_not_take_its_messages_is_ended_with_3008_and_n
     assert not connection.send(KILOBYTE)
     assert connection.close_code == CloseCode.SLOW_CONSUMER
     assert outlet.closed == (3008, "slow consumer")
-    assert (connection.buffered, outgoing.bytes) == (0, 0)
+    assert outgoing.bytes == 4000
     connection.ended()
+
+
+async def test_what_waits_for_a_connection_that_is_ending_counts_until_it_is_gone() -> None:
+    outgoing = Outgoing(10**6)
+    connection, outlet = make(outgoing)
+    outlet.untaken = 4000
+    connection.send(KILOBYTE)
+    await a_turn()
+    assert connection.close_code == CloseCode.SLOW_CONSUMER
+    assert outgoing.bytes == 4000
+    outlet.untaken = 2500
+    await until(lambda: outgoing.bytes == 2500)
+    connection.ended()
+    assert outgoing.bytes == 2500
+    outlet.untaken = 0
+    await until(lambda: outgoing.bytes == 0)
+
+
+async def test_who_is_cut_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.connection.CLOSE_TIMEOUT", 0.01)
+    outgoing = Outgoing(10**6)
+    (closing, closing_outlet), (gone, gone_outlet) = make(outgoing), make(outgoing)
+    for connection, outlet in ((closing, closing_outlet), (gone, gone_outlet)):
+        outlet.untaken = 2000
+        connection.send(KILOBYTE)
+    await a_turn()
+    closing.close(CloseCode.SERVICE_RESTART, "away")
+    gone.ended()
+    assert outgoing.bytes == 4000
+    await until(lambda: closing_outlet.aborted and gone_outlet.aborted)
+    assert outgoing.bytes == 0
+
+
+async def test_over_the_budget_of_all_those_that_are_ending_are_cut_before_any_other() -> None:
+    outgoing = Outgoing(5000)
+    (ending, _), (slow, slow_outlet) = made = make(outgoing), make(outgoing)
+    for (connection, outlet), untaken in zip(made, (2000, 3000), strict=True):
+        outlet.untaken = untaken
+        connection.send(KILOBYTE)
+    await a_turn()
+    ending.close(CloseCode.LOGGED_OUT, "logged out")
+    assert [outlet.aborted for _, outlet in made] == [False, False]
+    slow_outlet.untaken = 3001
+    slow.measure()
+    assert [outlet.aborted for _, outlet in made] == [True, False]
+    assert slow.close_code is None
+    assert outgoing.bytes == 3001
 
 
 async def test_a_burst_beyond_the_bound_is_no_fault_of_a_client_that_takes_it() -> None:
@@ -144,8 +191,10 @@ async def test_over_the_budget_of_all_the_slowest_go_first() -> None:
     made[3][0].send(HELLO)
     await a_turn()
     assert [connection.close_code for connection, _ in made] == [3008, None, None, None]
+    assert made[0][1].aborted
     assert outgoing.bytes == 2501
-    for connection, _ in made:
+    for connection, outlet in made:
+        outlet.untaken = 0
         connection.ended()
     assert outgoing.bytes == 0
 

@@ -1,0 +1,200 @@
+"""Frames past the transport: over real sockets, without a server."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.connection import Connection, Outgoing
+from app.protocol.close_codes import CloseCode
+from app.protocol.frame import Frame
+from app.server.control import Control
+from tests.support.deadline import soon, until
+
+HELLO = Frame(b'"hello"')
+BIG = [Frame(b"%d" % digit * 50_000) for digit in range(1, 9)]
+
+
+class End:
+    """Both ends of one client's socket."""
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        server: asyncio.StreamWriter,
+        client: socket.socket,
+        *,
+        deflates: bool,
+        max_buffered: int,
+    ) -> None:
+        self.client = client
+        self.transport = server.transport
+        self._writer = server
+        self.control = Control(None, lambda _code, _reason: None)
+        self.control._transport = self.transport
+        self.control.accepted(deflates=deflates)
+        self.connection = Connection(
+            "id", None, None, outgoing=outgoing, max_buffered=max_buffered, outlet=self.control
+        )
+        self.connection.open()
+
+    async def read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = await soon(asyncio.get_running_loop().sock_recv(self.client, count - len(data)))
+            assert part, "the connection has ended"
+            data += part
+        return data
+
+    async def has_read(self, *frames: Frame) -> bool:
+        """Whether these are the next, and nothing is between them."""
+        wanted = b"".join(frame.deflated() if self.control.deflates else frame.plain() for frame in frames)
+        return await self.read(len(wanted)) == wanted
+
+
+class Ends:
+    """Sockets whose connections share one turn."""
+
+    def __init__(self) -> None:
+        self.outgoing = Outgoing(10**7)
+        self.made: list[End] = []
+
+    async def __call__(self, *, deflates: bool = False, max_buffered: int = 10**6) -> End:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        _, writer = await asyncio.open_connection(sock=ours)
+        end = End(self.outgoing, writer, theirs, deflates=deflates, max_buffered=max_buffered)
+        self.made.append(end)
+        return end
+
+    def send(self, *frames: Frame) -> None:
+        for frame in frames:
+            self.outgoing.send(frame, [end.connection for end in self.made])
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    made = Ends()
+    yield made
+    for end in made.made:
+        end.transport.abort()
+        end.client.close()
+    await asyncio.sleep(0)
+
+
+async def test_asyncios_own_transport_is_passed_by(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = await ends()
+    assert end.control.sock is not None
+    monkeypatch.setattr(type(end.transport), "write", None)
+    ends.send(HELLO)
+    assert await end.has_read(HELLO)
+    ends.send(HELLO, *BIG[:1], HELLO)
+    assert await end.has_read(HELLO, *BIG[:1], HELLO)
+
+
+async def test_any_other_transport_is_written_to(ends: Ends) -> None:
+    for other in (None, object(), asyncio.Transport()):
+        control = Control(None, lambda _code, _reason: None)
+        control._transport = other
+        control.accepted(deflates=False)
+        assert control.sock is None
+    end = await ends()
+    end.control.sock, end.control.backlog = None, ()
+    ends.send(HELLO)
+    assert await end.has_read(HELLO)
+
+
+async def test_each_gets_the_form_it_takes_and_all_of_a_turn(ends: Ends) -> None:
+    made = [await ends(deflates=deflates) for deflates in (False, True, False, True)]
+    ends.send(*BIG)
+    made[0].connection.send(HELLO)
+    assert await made[0].has_read(*BIG, HELLO)
+    for end in made[1:]:
+        assert await end.has_read(*BIG)
+
+
+async def test_a_client_that_is_behind_gets_all_in_order_once_it_reads(ends: Ends) -> None:
+    slow, fast = await ends(), await ends()
+    for frame in BIG:
+        ends.send(frame)
+        assert await fast.has_read(frame)
+    assert slow.connection.buffered > 0
+    assert ends.outgoing.bytes == slow.connection.buffered == slow.control.waiting()
+    assert await slow.has_read(*BIG)
+    await until(lambda: ends.outgoing.bytes == 0)
+    ends.send(HELLO)
+    for end in (slow, fast):
+        assert await end.has_read(HELLO)
+
+
+async def test_who_is_gone_harms_nobody_in_the_same_turn(ends: Ends) -> None:
+    made = [await ends() for _ in range(5)]
+    for gone in (made[1], made[3]):
+        gone.client.close()
+    made[4].transport.abort()
+    for _ in range(3):
+        ends.send(HELLO)
+        await asyncio.sleep(0)
+    for end in (made[0], made[2]):
+        assert await end.has_read(HELLO, HELLO, HELLO)
+    assert made[1].transport.is_closing()
+    assert ends.outgoing.bytes == 0
+
+
+async def test_nothing_follows_the_end(ends: Ends) -> None:
+    end = await ends()
+    ends.send(HELLO)
+    end.control.end()
+    ends.send(HELLO)
+    await asyncio.sleep(0)
+    with pytest.raises(BlockingIOError):
+        end.client.recv(1)
+    assert end.connection.buffered == 0
+
+
+async def test_a_client_that_takes_too_little_is_ended_at_the_end_of_the_turn(ends: Ends) -> None:
+    end, other = await ends(), await ends()
+    for _ in range(4):
+        ends.send(*BIG)
+        assert await other.has_read(*BIG)
+    assert end.connection.close_code == CloseCode.SLOW_CONSUMER
+    assert other.connection.close_code is None
+    end.connection.ended()
+
+
+async def test_what_is_written_in_mid_turn_is_written_once(ends: Ends) -> None:
+    """A burst beyond the bound is written at once, and the connection has its turn all the same."""
+    end = await ends(max_buffered=20_000)
+    burst = [Frame(b"%d" % number * 1000) for number in range(30)]
+    for frame in burst:
+        end.connection.send(frame)
+    assert await end.has_read(*burst)
+    ends.outgoing.send(HELLO, [end.connection])
+    assert await end.has_read(HELLO)
+
+
+async def test_what_is_new_comes_behind_what_is_sent_again(ends: Ends) -> None:
+    end, other = await ends(), await ends()
+    first, new = Frame(b'"first"'), Frame(b'"new"')
+    end.connection.send(first)
+    end.connection.replay(iter(BIG))
+    ends.outgoing.send(new, [end.connection, other.connection])
+    assert await other.has_read(new)
+    assert await end.has_read(first, *BIG, new)
+    await until(lambda: end.connection.later is None)
+    ends.outgoing.send(new, [end.connection, other.connection])
+    assert await end.has_read(new)
+
+
+async def test_what_was_said_and_not_received_can_be_taken(ends: Ends) -> None:
+    control = (await ends()).control
+    for event in (
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "one", "bytes": None},
+        {"type": "websocket.receive", "text": None, "bytes": b"two"},
+        {"type": "websocket.disconnect", "code": 1000},
+    ):
+        await control.inbox.put(event)
+    assert list(control.unread()) == ["one", b"two"]
+    assert list(control.unread()) == []
