@@ -292,9 +292,9 @@ class Listener:
     async def _look_twice(self, name: str, begun_ns: int) -> None:
         second = f"{name}-0"
         self._made.add(second)
-        made_ns = self._now_ns()
         await self._client.create_subscription(second, self._labels)
-        self._second_look = SecondLook(self._client, second, self._instance_id, begun_ns, made_ns)
+        # However long that took: an emulator that stood still meanwhile was still making the first.
+        self._second_look = SecondLook(self._client, second, self._instance_id, begun_ns, self._now_ns())
 
     async def _begin(self, subscription: str, retention: float) -> "_Backlog":
         """Have a new subscription begin where it should. The hub drops repeats."""

@@ -16,7 +16,10 @@ MARGIN = 10**9
 
 
 class SecondLook:
-    """Reads what was published between `begin_ns` and `end_ns` (Unix time) from a subscription of its own."""
+    """Reads what was published between `begin_ns` and `end_ns` (Unix time) from a subscription of its own.
+
+    They are the moments before the first was made and after this one was.
+    """
 
     def __init__(self, client: PubSubClient, subscription: str, client_id: str, begin_ns: int, end_ns: int) -> None:
         self.begin_ns = begin_ns - MARGIN

@@ -765,3 +765,20 @@ async def test_what_the_emulator_leaves_out_of_a_new_subscription_comes_in_its_p
     assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4"]
     assert list(pubsub_server.subscriptions) == [f"projects/demo/subscriptions/hub-{INSTANCE}"]
     assert all(data != b"{}" for data in instance.heard), "what instances tell each other is no message"
+
+
+async def test_what_is_left_out_while_the_emulator_takes_long_comes_in_its_place_too(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    pubsub_server.emulates = True
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, *range(5))
+    pubsub_server.faults.hole = {b"2", b"3"}
+
+    def now_ns() -> int:  # making the second subscription takes ten seconds
+        is_made = any(name.endswith("-0") for name in pubsub_server.subscriptions)
+        return time.time_ns() - (0 if is_made else 10 * 10**9)
+
+    instance = make(emulated=True, history_ttl=300, times=PATIENT, now_ns=now_ns)
+    await instance.start()
+    assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4"]
