@@ -13,6 +13,12 @@ from tests.support.deadline import until
 from tests.support.process import Server
 
 
+@pytest.fixture(autouse=True)
+def begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its users start it: these tests are about that."""
+    monkeypatch.setattr(Server, "forked", False)
+
+
 async def test_bad_variables_are_all_told_at_once_before_anything_listens() -> None:
     server = Server(
         CLOUD_SOCKETS_MAX_PAYLOAD="lots",

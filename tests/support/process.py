@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tests.support.deadline import DEADLINE, soon, until
+from tests.support.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,17 +38,22 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """`python -m app`, with exactly these variables. Use it as an async context manager: it ends with the block."""
+    """`python -m app`, with exactly these variables. Use it as an async context manager: it ends with the block.
+
+    It is forked from a process that has imported all of it (tests.support.forked), unless `forked` is False.
+    """
 
     start_deadline = DEADLINE
     module = "app"
     """What is run; tests of both ways to send run `tests.support.by_message` too."""
 
+    forked = True
+
     def __init__(self, *, wait_for: str = "/health/ready", **variables: str) -> None:
         self.port = free_port()
         self._wait_for = wait_for
         self._variables = variables
-        self._process: Process | None = None
+        self._process: Process | Forked | None = None
         self._reading: asyncio.Task[None] | None = None
         self.log = ""
 
@@ -90,10 +96,13 @@ class Server:
             "PORT": str(self.port),
             **self._variables,
         }
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", self.module, cwd=ROOT, env=environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
+        if self.forked:
+            self._process = await Forked.begin(self.module, environment)
+        else:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", self.module, cwd=ROOT, env=environment,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            )  # fmt: skip
         self._reading = asyncio.create_task(self._read_log())
 
     async def _read_log(self) -> None:
@@ -102,7 +111,7 @@ class Server:
             self.log += line.decode(errors="replace")
 
     @property
-    def process(self) -> Process:
+    def process(self) -> Process | Forked:
         assert self._process is not None
         return self._process
 

@@ -704,7 +704,7 @@ async def test_behind_a_hole_nothing_is_handed_over_before_the_hole_is_told(
     second = f"projects/demo/subscriptions/hub-{INSTANCE}-2"
     gate = pubsub_server.faults.publish_gate = asyncio.Event()  # without its own messages it cannot be proven
     pubsub_server.delete_subscription(f"projects/demo/subscriptions/hub-{INSTANCE}")
-    await until(lambda: second in pubsub_server.subscriptions)
+    await until(lambda: second in pubsub_server.subscriptions and pubsub_server.streams_opened > 1)
     message = type(pubsub_server.published[-1])(data=b"behind the hole", message_id="1000", ordering_key="cs-00")
     message.publish_time.FromNanoseconds(time.time_ns())
     pubsub_server.subscriptions[second].add(message)
