@@ -122,22 +122,37 @@ class Outgoing:
 
     def _flush(self) -> None:
         turn, self._this_turn = self._this_turn, []
+        behind = self._behind
         same: Pending = None
         plain: list[Connection] = []
         deflating: list[Connection] = []
         for connection in turn:
             outlet = connection.outlet
             pending = connection.pending
-            if pending is None or outlet.sock is None or outlet.backlog or connection.later is not None:
+            if (
+                pending is None
+                or outlet.sock is None
+                or outlet.backlog
+                or connection.later is not None
+                or (behind and connection in behind)  # what is known of it is to be brought up to date
+            ):
                 self._flush_one(connection)
                 continue
             connection.pending = None  # it may be in this turn twice
             connection.buffered = 0
             if pending is not same and pending != same:
-                self._send(same, plain, deflating)
+                self._send_or_cut(same, plain, deflating)
                 same, plain, deflating = pending, [], []
             (deflating if outlet.deflates else plain).append(connection)
-        self._send(same, plain, deflating)
+        self._send_or_cut(same, plain, deflating)
+
+    def _send_or_cut(self, pending: Pending, plain: "list[Connection]", deflating: "list[Connection]") -> None:
+        try:
+            self._send(pending, plain, deflating)
+        except Exception:  # none of these may go on with a hole in what it got
+            logger.exception("%d connections could not be written to", len(plain) + len(deflating))
+            for connection in (*plain, *deflating):
+                connection.cut()
 
     def _send(self, pending: Pending, plain: "list[Connection]", deflating: "list[Connection]") -> None:
         """Send the same to all of these, for whom nothing waits."""
@@ -187,7 +202,11 @@ class Outgoing:
     def _look(self) -> None:
         self._look_again = None
         for connection in tuple(self._behind):
-            connection.measure()
+            try:
+                connection.measure()
+            except Exception:  # as in a turn
+                logger.exception("a connection could not be written to")
+                connection.cut()
 
 
 class Connection:
@@ -252,9 +271,10 @@ class Connection:
     def open(self) -> None:
         """The handshake is done: frames may be written."""
         self._is_open = True
+        closing, reason = self.close_code, self._close_reason
         self.flush()
-        if self.close_code:
-            self.outlet.close(self.close_code, self._close_reason)
+        if closing:
+            self.outlet.close(closing, reason)
 
     def send(self, frame: Frame) -> bool:
         """Send a frame; answers whether it will be (not on a connection that is closing). Never waits."""
@@ -345,8 +365,8 @@ class Connection:
         unwritten = pending if isinstance(pending, list) else [pending] if pending else []
         self.buffered = waiting + self._held + sum(frame.size for frame in unwritten)
         self._waits(waiting)
-        if self.later is not None and self._is_open:
-            self._go_on(self.later)
+        if self.later is not None:
+            self.flush()  # all of it: what is sent again comes behind what was sent before
 
     def close(self, code: CloseCode, reason: str, farewell: Frame | None = None) -> None:
         """Send what waits, then the farewell, then the close frame; cut what takes too long. Once only."""
@@ -357,11 +377,16 @@ class Connection:
         if farewell is not None and not self.send(farewell):
             return
         self.flush()
+        if self._has_overflowed():
+            return
         self.close_code = code
         self._close_reason = reason
         self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.cut)
         if self._is_open:
             self.outlet.close(code, reason)
+
+    def _has_overflowed(self) -> bool:
+        return self.close_code is not None
 
     def _drop_later(self) -> None:
         """What was not sent again in time; the client asks for it anew, from the position that it has come to."""
@@ -390,7 +415,9 @@ class Connection:
 
     def cut(self) -> None:
         """End the connection at once, without a word, with all that waits."""
-        self._cut = None
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
         self.outlet.abort()
         self._forget(0)
 

@@ -113,11 +113,13 @@ class Control:
         self._transport.abort()
 
     async def receive(self) -> str | bytes:
-        """The client's next message. When the client is gone none comes, but `on_gone` is called."""
+        """The client's next message. When the client is gone `on_gone` is called, and this ends as if cancelled."""
         while True:
             event = await self.inbox.get()
             if event["type"] == "websocket.receive":
                 return _said(event)
+            if event["type"] == "websocket.disconnect":  # and whoever was to be cancelled for it was not
+                raise asyncio.CancelledError
 
     def unread(self) -> Iterator[str | bytes]:
         """What the client said and nobody received."""

@@ -30,18 +30,19 @@ class Pings:
     def __init__(self, interval: float = PING_INTERVAL, timeout: float = PONG_TIMEOUT) -> None:
         self._interval = interval
         self._timeout = timeout
-        # When each is due, in the order of time, since each waits as long as all others.
-        self._resting: OrderedDict[Pinged, float] = OrderedDict()
+        # When each is due, in the order of time, since in each of these all wait for as long as all others.
+        self._new: OrderedDict[Pinged, float] = OrderedDict()
         self._asked: OrderedDict[Pinged, float] = OrderedDict()
+        self._answered: OrderedDict[Pinged, float] = OrderedDict()
 
     def watch(self, socket: Pinged) -> None:
         """Ask this one from now on, until it is closed."""
-        self._resting[socket] = asyncio.get_running_loop().time() + self._interval
+        self._new[socket] = asyncio.get_running_loop().time() + self._interval
 
     def unwatch(self, socket: Pinged) -> None:
         """This one is closed: forget it."""
-        self._resting.pop(socket, None)
-        self._asked.pop(socket, None)
+        for queue in (self._new, self._asked, self._answered):
+            queue.pop(socket, None)
 
     async def run(self) -> None:
         """Ask, until cancelled."""
@@ -61,8 +62,8 @@ class Pings:
             if socket.silent():
                 socket.give_up()
             else:
-                self._resting[socket] = now + self._interval - self._timeout
-        for socket in _take_due(self._resting, now):
+                self._answered[socket] = now + self._interval - self._timeout
+        for socket in (*_take_due(self._new, now), *_take_due(self._answered, now)):
             socket.ping()
             self._asked[socket] = now + self._timeout
 

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
-from hypercorn.protocol.events import Data, Event, Request, Response, StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
@@ -61,7 +61,7 @@ class WebSocketStream(WSStream):
         self._heard = True  # something came since the last ping
 
     async def handle(self, event: Event) -> None:
-        if isinstance(event, Data):
+        if isinstance(event, Body | Data):  # of HTTP/2, and of HTTP/1.1
             self._heard = True
             if self._broken or self._is_over:
                 return  # wsproto raises at what comes behind a close frame
@@ -74,6 +74,8 @@ class WebSocketStream(WSStream):
                 self.config.websocket_pings.unwatch(self)
         if not isinstance(event, Request):
             await super().handle(event)
+            if self.closed and isinstance(event, Body | Data) and not self.handshake.accepted:
+                await self._refuse_early()
             return
         _break_cycle_when_done(getattr(self.send, "__self__", None))
         group, self.task_group = self.task_group, cast("Any", AppTasks(self.task_group, self._control.inbox))
@@ -89,12 +91,19 @@ class WebSocketStream(WSStream):
         if message is not None and message["type"] == "websocket.close" and self.handshake.accepted:
             self._linger()
 
+    async def _refuse_early(self) -> None:
+        """It was answered 400, as it speaks before its handshake is done: the app shall not answer it, too."""
+        self._control.gone()
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
     async def _accept(self, message: Any) -> None:
         """Answer the handshake, with our own compression in place of Hypercorn's."""
         self.state = ASGIWebsocketState.CONNECTED
         status, headers = self._handshake([*message.get("headers", [])])
         await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers))
         await self.config.log.access(self.scope, {"status": status, "headers": []}, time.time() - self.start_time)
+        if self.closed:
+            return  # the client went before it could be answered
         self._control.accepted(deflates=self._deflates)
         if self.config.websocket_pings is not None:
             self.config.websocket_pings.watch(self)
@@ -134,9 +143,9 @@ class WebSocketStream(WSStream):
             self.task_group.spawn(function, *arguments)
 
     async def _send_wsproto_event(self, event: Any) -> None:
-        await super()._send_wsproto_event(event)
         if isinstance(event, CloseConnection):
-            self._control.end()  # nothing may follow a close frame
+            self._control.end()  # nothing may follow a close frame, which may wait to be written
+        await super()._send_wsproto_event(event)
 
     def silent(self) -> bool:
         """Whether nothing came since the ping, although it would have been read."""

@@ -107,8 +107,8 @@ async def _serve_frames(hub: Hub, guest: Guest, upgrade: Websocket, control: Con
 
 async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: Control | None) -> None:
     """The way that every ASGI server has: a task sends message after message."""
-    view = asyncio.current_task()
-    messages = MessageOutlet(upgrade.send, upgrade.close, abort=lambda: view and view.cancel())
+    aborted = asyncio.Event()
+    messages = MessageOutlet(upgrade.send, upgrade.close, abort=aborted.set)
     connection = hub.connect(*guest, outlet=messages, position=_position_of(upgrade))
     if control is not None:
         control.limit()
@@ -118,12 +118,14 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
         connection.open()
         reading = asyncio.create_task(_read(hub, connection, upgrade, control))
         sending = asyncio.create_task(messages.run())
+        aborting = asyncio.create_task(aborted.wait())
+        tasks = {reading, sending, aborting}
         try:
-            await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            reading.cancel()
-            sending.cancel()
-            await asyncio.gather(reading, sending, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         messages.drop()
         if control is not None:

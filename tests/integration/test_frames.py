@@ -15,9 +15,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from wsproto.connection import Connection as WebSocket
+from wsproto.connection import ConnectionType
+from wsproto.events import CloseConnection, Ping, TextMessage
 
 from app import Settings, create_app
 from app.hub import Hub
@@ -25,7 +31,7 @@ from app.protocol.close_codes import CloseCode
 from app.server import serve
 from app.server.control import server_of
 from app.server.pings import Pings
-from tests.support.client import Client
+from tests.support.client import Client, narrow_socket
 from tests.support.deadline import soon, until
 from tests.support.process import Server, free_port
 
@@ -41,16 +47,22 @@ class RawSocket:
         self.head = head
 
     @classmethod
-    async def open(cls, port: int, extensions: str | None = None) -> "RawSocket":
-        reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, extensions: str | None = None, sock: socket.socket | None = None) -> "RawSocket":
+        where = ("127.0.0.1", port) if sock is None else ()
+        reader, writer = await soon(asyncio.open_connection(*where, sock=sock))
+        writer.write(cls.request(port, extensions))
+        head = (await soon(reader.readuntil(b"\r\n\r\n"))).decode()
+        return cls(reader, writer, head)
+
+    @staticmethod
+    def request(port: int, extensions: str | None = None) -> bytes:
+        """The upgrade."""
         key = base64.b64encode(os.urandom(16)).decode()
         lines = ["GET /ws HTTP/1.1", f"Host: 127.0.0.1:{port}", "Upgrade: websocket", "Connection: Upgrade"]
         lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
         if extensions is not None:
             lines.append(f"Sec-WebSocket-Extensions: {extensions}")
-        writer.write("\r\n".join([*lines, "", ""]).encode())
-        head = (await soon(reader.readuntil(b"\r\n\r\n"))).decode()
-        return cls(reader, writer, head)
+        return "\r\n".join([*lines, "", ""]).encode()
 
     @property
     def agreed(self) -> str | None:
@@ -400,3 +412,75 @@ async def test_a_connection_that_is_gone_leaves_nothing_to_collect(ending: str) 
                 await until(lambda: [each() for each in gone] == [None] * 4)
             finally:
                 gc.enable()
+
+
+@pytest.mark.parametrize("last", [b"\x88\x82\0\0\0\0\x03\xe8", b"\x81\x81\0\0\0\0\xff"], ids=["close", "no UTF-8"])
+async def test_nothing_is_written_behind_a_close_frame_that_has_to_wait(last: bytes) -> None:
+    """The client is behind, so that the close frame stands in a queue while more is published."""
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        narrow = narrow_socket()
+        await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", port))
+        async with await RawSocket.open(port, sock=narrow) as raw:
+            raw.send('{"type":"subscribe","channel":"news","subId":"1"}')
+            await raw.frame()  # the welcome
+            await raw.frame()
+            (connection,) = hub.connections.values()
+            while connection.outlet.waiting() < 150_000:
+                await hub.emit("news", None, "announce", "x" * 2000)
+                await asyncio.sleep(0)
+            waiting = connection.outlet.waiting()
+            raw.writer.write(last)
+            await until(lambda: connection.outlet.waiting() > waiting or not hub.connections)
+            for _ in range(3):
+                await hub.emit("news", None, "announce", "too late")
+                await asyncio.sleep(0)
+            with suppress(asyncio.IncompleteReadError):
+                while (frame := await raw.frame())[0] != 0x88:
+                    assert b"too late" not in frame[1]
+            assert await soon(raw.reader.read()) == b""
+
+
+async def test_who_speaks_before_the_handshake_is_done_is_refused_and_gets_nothing_else() -> None:
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+        writer.write(RawSocket.request(port) + b"\x81\x80" + bytes(4))
+        answer = await soon(reader.read())
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"\r\n\r\n")
+        await until(lambda: not hub.connections)
+        writer.close()
+
+
+async def test_a_socket_over_http_2_is_served_and_answers_pings() -> None:
+    async with serving(Pings(interval=0.2, timeout=0.2)) as (hub, port):
+        await is_up(port)
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+        http = H2Connection(H2Configuration(client_side=True))
+        http.initiate_connection()
+        writer.write(http.data_to_send())
+        http.receive_data(await soon(reader.read(65536)))  # the server's settings: it knows sockets
+        where = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws")]
+        http.send_headers(1, [*where, (":authority", "localhost"), ("sec-websocket-version", "13")])
+        writer.write(http.data_to_send())
+        web = WebSocket(ConnectionType.CLIENT)
+        texts: list[str] = []
+        answered = 0
+        while answered < 4:
+            for event in http.receive_data(await soon(reader.read(65536))):
+                if isinstance(event, DataReceived):
+                    http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    web.receive_data(event.data)
+            for said in web.events():
+                assert not isinstance(said, CloseConnection), said
+                if isinstance(said, TextMessage):
+                    texts.append(said.data)
+                elif isinstance(said, Ping):
+                    answered += 1
+                    http.send_data(1, web.send(said.response()))
+            writer.write(http.data_to_send())
+        assert '"welcome"' in texts[0]
+        assert len(hub.connections) == 1
+        writer.close()
+        await until(lambda: not hub.connections)

@@ -1,6 +1,7 @@
 """A connection and what waits for all of them, without sockets."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -243,3 +244,45 @@ async def test_a_connection_that_cannot_be_written_to_harms_no_other(monkeypatch
     await a_turn()
     assert broken_outlet.aborted
     assert other_outlet.writes == [[HELLO]]
+
+
+async def test_what_is_sent_again_never_overtakes_what_was_sent_before() -> None:
+    """Not even when its client is looked at before the turn's end."""
+    connection, outlet = make(max_buffered=100_000)
+    outlet.untaken = 100
+    connection.send(HELLO)
+    await a_turn()
+    outlet.untaken = 0
+    connection.send(Frame(b'"reply"'))
+    connection.replay(iter([Frame(b'"again"')]))
+    connection.send(Frame(b'"new"'))
+    connection.measure()
+    await a_turn()
+    assert outlet.texts == ['"hello"', '"reply"', '"again"', '"new"']
+    connection.ended()
+
+
+async def test_a_close_whose_last_messages_are_too_much_is_one_close() -> None:
+    connection, outlet = make(max_buffered=100)
+    outlet.untaken = 101  # with the frames' headers it is
+    connection.send(Frame(b"x" * 95))
+    connection.close(CloseCode.ROTATION, "rotation")
+    assert connection.close_code == CloseCode.SLOW_CONSUMER
+    assert outlet.closed == (3008, "slow consumer")
+    connection.ended()
+
+
+async def test_a_replay_that_fails_ends_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+    def frames() -> Iterator[Frame]:
+        yield HELLO
+        raise RuntimeError("no more")
+
+    connection, outlet = make(max_buffered=1000)
+    outlet.untaken = 600  # no room
+    connection.send(HELLO)
+    await a_turn()
+    connection.replay(frames())
+    await a_turn()
+    outlet.untaken = 0
+    await until(lambda: outlet.aborted)
+    assert "could not be written to" in caplog.text

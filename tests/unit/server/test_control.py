@@ -198,3 +198,36 @@ async def test_what_was_said_and_not_received_can_be_taken(ends: Ends) -> None:
         await control.inbox.put(event)
     assert list(control.unread()) == ["one", b"two"]
     assert list(control.unread()) == []
+
+
+async def test_who_has_taken_all_counts_no_more_for_the_budget_of_all(ends: Ends) -> None:
+    """What is known of a connection that was behind is brought up to date when it is sent something."""
+    end = await ends()
+    for frame in BIG:
+        end.connection.send(frame)
+    await until(lambda: ends.outgoing.bytes > 0)
+    assert await end.has_read(*BIG)
+    await until(lambda: not end.control.backlog)
+    end.connection.send(HELLO)
+    await asyncio.sleep(0)
+    assert ends.outgoing.bytes == 0
+    assert await end.has_read(HELLO)
+
+
+async def test_a_turn_that_cannot_be_written_ends_who_was_in_it(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
+    end = await ends()
+
+    class Broken(Frame):
+        def plain(self) -> bytes:
+            raise MemoryError
+
+    end.connection.send(Broken(b"1"))
+    await until(end.transport.is_closing)
+    assert "1 connections could not be written to" in caplog.text
+
+
+async def test_who_receives_from_a_client_that_is_gone_ends(ends: Ends) -> None:
+    control = (await ends()).control
+    await control.inbox.put({"type": "websocket.disconnect", "code": 1006})
+    with pytest.raises(asyncio.CancelledError):
+        await soon(control.receive())

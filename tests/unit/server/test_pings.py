@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
@@ -86,12 +87,33 @@ async def test_who_is_no_longer_watched_is_not_asked_nor_kept(pings: Pings) -> N
     assert (gone.pings, gone.given_up) == (0, 0)
 
 
-async def test_answers_that_came_while_the_process_stood_still_are_waited_for(pings: Pings) -> None:
+async def test_answers_that_came_while_the_process_stood_still_are_waited_for() -> None:
+    pings = Pings(interval=0.6, timeout=0.5)
+    running = asyncio.create_task(pings.run())
     socket = Socket(answers=True)
     pings.watch(socket)
     await until(lambda: socket.pings == 1)
     socket.answers = False
-    time.sleep(0.2)  # noqa: ASYNC251  # longer than an answer may take: it is there, and not read yet
+    time.sleep(1)  # noqa: ASYNC251  # longer than an answer may take: it is there, and not read yet
     asyncio.get_running_loop().call_later(0.002, setattr, socket, "answers", True)
     await until(lambda: socket.pings == 2)
     assert socket.given_up == 0
+    running.cancel()
+
+
+async def test_who_comes_later_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time is the test's: with the service's own times a client that joins each second, and one that answers."""
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 0.0)
+    pings = Pings()
+    old, asked = Socket(answers=True), []
+    pings.watch(old)
+    for second in range(1, 200):
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda now=second: float(now))
+        pings.watch(Socket(answers=True))
+        before = old.pings
+        pings._ask(float(second))
+        if old.pings > before:
+            asked.append(second)
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert asked[0] == PING_INTERVAL
+    assert set(gaps) == {PING_INTERVAL}
