@@ -18,6 +18,9 @@ from tests.support.process import Server
 ORPHAN_GRACE = 45
 SWEPT = 2.5 * ORPHAN_GRACE
 """Seconds after which what a killed instance left must be deleted."""
+STARTED = 120.0
+"""Seconds that an instance may take until it is ready, as Cloud Run's start-up probe allows: all that the topic retains
+comes from the emulator, which may stand still meanwhile."""
 DRAIN = 9.0
 """Seconds that an instance may take to end (contract, section 1)."""
 DRAIN_NEVER = 30.0
@@ -92,6 +95,7 @@ class Cluster:
         """Start an instance in a place; in rotation once it is ready."""
         number = sum(instance.slot == slot for instance in self.all)
         instance = Instance(slot, number, self.topic.server(**VARIABLES))
+        instance.server.start_deadline = STARTED
         self.all.append(instance)
         await instance.server.__aenter__()
         instance.sample()
