@@ -148,6 +148,12 @@ class _Delivery:
     stream: "_Stream | None" = None
     wants_ack: bool = False
     taken: _Taken = _Taken.NOT_YET
+    repeats: "_Delivery | None" = None
+    """The same message as it came first: when that is taken, so is this."""
+
+    @property
+    def is_taken(self) -> bool:
+        return self.taken is _Taken.YES or (self.repeats is not None and self.repeats.taken is _Taken.YES)
 
 
 class _Stream:
@@ -185,7 +191,7 @@ class _Stream:
 
     def advance(self) -> None:
         """Move over what was taken."""
-        while self._ahead and self._ahead[0].taken is _Taken.YES:
+        while self._ahead and self._ahead[0].is_taken:
             self.position = self._ahead.popleft().position
 
     def resume(self, now: float) -> str | None:
@@ -231,10 +237,10 @@ class _Seen:
 
     @staticmethod
     def _key(message: Message) -> object:
-        # A sender may choose its ids, and another the same: the time tells them apart, and is the same in every repeat.
-        if (pubsub_id := message.get("pubsubId")) is not None:
-            return pubsub_id
-        return None if message.get("id") is None else (message["id"], message.get("sentDateTime"))
+        # A sender may choose its ids, and another the same, and an emulator that is started anew counts from 1 again:
+        # the time tells them apart, and is the same in every repeat.
+        message_id = message.get("pubsubId") or message.get("id")
+        return None if message_id is None else (message_id, message.get("sentDateTime"))
 
 
 # What waits for the application
@@ -677,7 +683,10 @@ class Client:
     async def _accept_message(self, message: Message) -> None:
         wants_ack = message.get("type") in self._ack_types or message.get("isRetry") is True
         before = self._seen.find(message)
+        stream = self._own_stream if message.get("channel") is None else self._channels.get(message["channel"])
         if before is not None:
+            if stream is not None:  # what was replayed from an earlier place has come to this one again
+                stream.note(_Delivery(position=message.get("position"), repeats=before))
             before.wants_ack |= wants_ack
             if before.taken is _Taken.YES:
                 await self._acknowledge(message.get("id"), wants_ack=wants_ack)
@@ -688,7 +697,6 @@ class Client:
             return
         delivery = _Delivery(message, message.get("position"), None, wants_ack)
         self._seen.add(delivery, message)
-        stream = self._own_stream if message.get("channel") is None else self._channels.get(message["channel"])
         if stream is not None:
             stream.note(delivery)
         if message.get("type") == messages.ANNOUNCE and message.get("id") in self._said:

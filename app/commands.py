@@ -144,7 +144,11 @@ def _always(_: int) -> bool:
 
 
 def _ask(count: int) -> bool:
-    return input(f"delete {count}? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input(f"delete {count}? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # nobody is there to say yes
+        print()
+        return False
 
 
 def _short(found: "Found") -> str:

@@ -98,18 +98,18 @@ class Endings:
         if not self._departures.sockets:
             self._all_gone.set()
 
-    def end(self, connection: Connection, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+    def end(self, connection: Connection, code: CloseCode, reason: str, retry_after: float = 0) -> None:
         """Tell a client why, and close it. `retry_after`: the seconds that it shall stay away."""
         connection.close(code, reason, self._disconnect(code, reason, retry_after))
 
-    def _disconnect(self, code: CloseCode, reason: str, retry_after: float | None) -> Frame:
+    def _disconnect(self, code: CloseCode, reason: str, retry_after: float) -> Frame:
         return codec.encode_reply(
             {
                 "type": messages.DISCONNECT,
                 "code": int(code),
                 "reason": reason,
                 "reconnect": code.reconnect,
-                "retryAfterMs": None if retry_after is None else round(retry_after * 1000),
+                "retryAfterMs": round(retry_after * 1000),
                 "id": self._clock.new_id(),
                 "sentDateTime": self._clock.now(),
             }

@@ -631,7 +631,7 @@ class Hub:
                 return
             self._journal.replayed(connection, 1)
             try:
-                message = each.message.completed(self._journal.borne(each, resumed).encode(), self._clock)
+                message = each.message.completed(self._journal.borne(each, resumed), self._clock)
             except MessageError:
                 continue  # nobody was sent it when it was new either
             if message.type in self._router.rules.ack_types:

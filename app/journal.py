@@ -303,9 +303,15 @@ class Journal:
         limit = self._fanout.heard_through
         return position if limit is None else position.not_after(limit)
 
-    def borne(self, replay: Replay[Arrival], resumed: Resumed) -> Position:
-        """The position that a replayed message bears now."""
-        return self._clamped(replay.position).not_before(resumed.since)
+    def borne(self, replay: Replay[Arrival], resumed: Resumed) -> str | None:
+        """The position that a replayed message bears now.
+
+        None where its client would take it for a channel's: what names a channel and comes out of an inbox. Where the
+        client is in that channel only the client knows, and nobody may go on there from where the inbox is.
+        """
+        if resumed.join is None and replay.message.address.channel is not None:
+            return None
+        return self._clamped(replay.position).not_before(resumed.since).encode()
 
     def _recover(self, streams: Sequence[Stream], text: str) -> Recovered[Arrival] | None:
         try:

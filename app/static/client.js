@@ -132,7 +132,11 @@ const NOT_YET = 0;
 const REFUSED = 1; // the application failed on it: when it comes again it is handed over again
 const YES = 2;
 
-/** @typedef {{position?: string, id?: string, stream?: Stream, wantsAck: boolean, taken: number}} Delivery */
+/** `repeats`: the same message as it came first; when that is taken, so is this.
+ * @typedef {{position?: string, id?: string, stream?: Stream, wantsAck: boolean, taken: number, repeats?: Delivery}} Delivery */
+
+/** @param {Delivery} delivery */
+const isTaken = ({taken, repeats}) => taken === YES || repeats?.taken === YES;
 
 /** The position of one channel, or of the inbox: the end of what was taken without anything left out before it. */
 class Stream {
@@ -175,7 +179,7 @@ class Stream {
 
   advance() {
     let taken = 0;
-    while (taken < this.ahead.length && this.ahead[taken].taken === YES) taken += 1;
+    while (taken < this.ahead.length && isTaken(this.ahead[taken])) taken += 1;
     if (taken === 0) return;
     this.position = this.ahead[taken - 1].position;
     this.ahead.splice(0, taken);
@@ -697,7 +701,10 @@ export class Client extends EventTarget {
     const wantsAck = this.#ackTypes.has(message.type) || message.isRetry === true;
     const key = keyOf(message);
     const before = key === null ? undefined : this.#seen.get(key);
+    const stream = message.channel === undefined ? this.#inbox : this.#channels.get(message.channel);
     if (before !== undefined) {
+      // What was replayed from an earlier place has come to this one again.
+      stream?.note({position: message.position, wantsAck: false, taken: NOT_YET, repeats: before});
       before.wantsAck ||= wantsAck;
       if (before.taken === YES && wantsAck) this.#acknowledge(before);
       else if (before.taken === REFUSED) this.#handOver(before, message);
@@ -705,7 +712,7 @@ export class Client extends EventTarget {
     }
     const delivery = {position: message.position, id: message.id, wantsAck, taken: NOT_YET};
     if (key !== null) remember(this.#seen, key, delivery);
-    (message.channel === undefined ? this.#inbox : this.#channels.get(message.channel))?.note(delivery);
+    stream?.note(delivery);
     if (message.type === "announce" && message.id !== undefined && this.#said.has(message.id)) this.#settle(delivery);
     else this.#handOver(delivery, message);
   }
@@ -862,8 +869,10 @@ function decode(data) {
 /** What a message is known by. A sender may choose its ids, and another the same: the time tells them apart, and is the same
  * in every repeat. @param {Message} message */
 function keyOf({pubsubId, id, sentDateTime}) {
-  if (pubsubId !== undefined) return `pubsub ${pubsubId}`;
-  return id === undefined ? null : `id ${sentDateTime} ${id}`;
+  // A sender may choose its ids, and another the same, and an emulator that is started anew counts from 1 again: the time
+  // tells them apart, and is the same in every repeat.
+  const name = pubsubId ?? id;
+  return name === undefined ? null : `${sentDateTime} ${name}`;
 }
 
 /** @template T @param {Map<string, T>} map @param {string} key @param {T} value */

@@ -40,6 +40,10 @@ def main() -> int:
                 outcome = asyncio.run(trial())
             except NoEmulator as reason:
                 sys.exit(str(reason))
+            except (TimeoutError, AssertionError, ExceptionGroup) as error:  # something never came to be
+                errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+                print(*errors, "FAILED", sep="\n", flush=True)
+                return 1
             print(outcome, flush=True)
             passed &= outcome.passed
             if not outcome.passed:

@@ -16,6 +16,7 @@ OPENING = 20
 """Clients that open their first socket at a time."""
 OPTIONS: dict[str, Any] = {"ping_interval": 5, "ping_timeout": 10, "open_timeout": 5, "close_timeout": 2, "proxy": None}
 LONGEST_WAIT = 8.0
+ACK_TYPES = ("broadcast",)
 
 
 def address(url: str, who: str) -> str:
@@ -45,6 +46,7 @@ class Receiver:
             on_state=self._become,
             longest_wait=LONGEST_WAIT,
             compression=compression,
+            ack_types=ACK_TYPES,
             **OPTIONS,
         )
 

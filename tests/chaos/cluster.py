@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.chaos.clients import ACK_TYPES
 from tests.chaos.proxy import Proxy
 from tests.chaos.slots import SLOTS
 from tests.support.cluster import Topic
@@ -28,8 +29,11 @@ VARIABLES = {
     "CLOUD_SOCKETS_ORPHAN_GRACE": str(ORPHAN_GRACE),
     "CLOUD_SOCKETS_HISTORY_TTL": "120",
     "CLOUD_SOCKETS_MAX_BUFFERED": str(128 * 1024),
+    "CLOUD_SOCKETS_REQUEST_TIMEOUT": "120",
+    "CLOUD_SOCKETS_ACK_MESSAGE_TYPES": ",".join(ACK_TYPES),
 }
-"""Apart from these it runs as it comes. A history that is full within a run; slow readers that are felt."""
+"""Apart from these it runs as it comes. A history that is full within a run; slow readers that are felt; sockets that
+move on beside all else; and what goes to everyone is sent again until it is acknowledged."""
 CLOSED = {3008: "ended as too slow", 3012: "ended without a pong"}
 """Close codes that are counted, in plain words."""
 SAMPLE_EVERY = 5.0

@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 REPLACING = {Kind.TERMINATE, Kind.KILL}
 LASTS: dict[Kind, tuple[float, float]] = {
-    Kind.FREEZE: (0.5, 18.0),  # beyond the pings of clients: they are gone when it wakes
+    Kind.FREEZE: (0.5, 32.0),  # beyond the pings of clients: they are gone when it wakes
     Kind.FREEZE_PUBSUB: (0.5, 9.0),  # beyond the patience of publishers: they are in doubt
     Kind.STALL: (3.0, 8.0),
 }

@@ -252,6 +252,24 @@ for (const answer of [{recovered: false}, {}])
     assert.deepEqual({...client.positions}, {news: "p6"});
   });
 
+test("a position goes on over what is replayed and known", async (server, app) => {
+  const [client, first] = await opened(server, app);
+  let taken;
+  app.take = () => new Promise((resolve) => (taken = resolve));
+  await subscribed(first, client, "news", "1", {position: "p0"});
+  first.announce(1);
+  await app.has(1);
+  first.cut();
+  const second = await server.accept();
+  assert.equal((await second.subscribed({position: "p0", recovered: true})).position, "p0");
+  second.announce(1); // it is with the application still
+  await allReceived(second, client);
+  assert.deepEqual({...client.positions}, {news: "p0"});
+  taken();
+  await app.until(() => client.positions.news === "p1" || setImmediate(() => app.changed()) === null);
+  assert.deepEqual(app.messages, [1]);
+});
+
 test("repeats are dropped, and other senders' messages with the same id are not", async (server, app) => {
   const [client, peer] = await opened(server, app);
   await subscribed(peer, client);
@@ -259,7 +277,8 @@ test("repeats are dropped, and other senders' messages with the same id are not"
   peer.announce(4, {id: "m1"});
   for (const payload of [5, 5]) peer.say({type: "announce", channel: "news", id: "x", sentDateTime: "t", payload});
   peer.say({type: "announce", channel: "news", id: "x", sentDateTime: "u", payload: 6});
-  await app.has(1, 2, 3, 4, 5, 6);
+  peer.announce(7, {pubsubId: "1", sentDateTime: "later"}); // of an emulator that was started anew
+  await app.has(1, 2, 3, 4, 5, 6, 7);
 });
 
 test("its own announce does not come back on a new socket", async (server, app) => {

@@ -286,6 +286,33 @@ async def test_the_position_is_that_of_what_the_application_took(server: Scripte
         assert (await peer.heard())["position"] == "p1"
 
 
+async def test_a_position_goes_on_over_what_is_replayed_and_known(server: ScriptedServer, app: App) -> None:
+    """The answer bears where the replay begins, and what is replayed where it ends, had it come before or not."""
+    async with app.client(server.url, on_message=None) as client:
+        peer = await server.accept()
+        await subscribed(peer, client, position="p0")
+        await peer.announce(1)
+        await all_taken(client, peer)
+        peer.cut()
+        peer = await server.accept()
+        assert (await peer.subscribed(position="p0", recovered=True))["position"] == "p0"
+        await peer.announce(1)  # it waits for the application
+        await all_taken(client, peer)
+        assert client.positions == {"news": "p0"}
+        assert (await anext(client))["payload"] == 1
+        await peer.announce(2)
+        assert (await anext(client))["payload"] == 2
+        assert client.positions == {"news": "p1"}
+        peer.cut()
+        peer = await server.accept()
+        assert (await peer.subscribed(position="p1", recovered=True))["position"] == "p1"
+        await peer.announce(2)
+        await all_taken(client, peer)
+        assert client.positions == {"news": "p1"}, "2 is with the application"
+        peer.cut()
+        assert (await (await server.accept()).subscribed(recovered=True))["position"] == "p1"
+
+
 async def test_a_client_of_an_earlier_process_goes_on(server: ScriptedServer, app: App) -> None:
     async with app.client(server.url) as client:
         peer = await server.accept()
@@ -352,7 +379,8 @@ async def test_repeats_are_dropped(server: ScriptedServer, app: App) -> None:
         for number in (1, 2, 1, 2, 3):
             await peer.announce(number)
         await peer.announce(4, id="m1")  # another sender's message with the same id
-        await app.has(1, 2, 3, 4)
+        await peer.announce(5, pubsubId="1", sentDateTime="later")  # of an emulator that was started anew
+        await app.has(1, 2, 3, 4, 5)
 
 
 async def test_without_a_pubsub_id_repeats_are_known_by_their_id(server: ScriptedServer, app: App) -> None:

@@ -345,3 +345,19 @@ async def test_while_others_publish_a_client_that_comes_and_goes_gets_everything
                 ann.abort()  # with more on its way to it
         await soon(publishing)
         assert got == list(range(count))
+
+
+async def test_an_inbox_brings_no_place_in_a_channel() -> None:
+    """What names a channel and is replayed out of an inbox must not lead a client over what it missed there."""
+    async with Server(**KEPT) as server, Client(server.url) as bob:
+        async with Client(server.url) as ann:
+            place = (await ann.subscribe("news"))["position"]
+        await announce(bob, 1)
+        await bob.send({"type": "broadcast", "channel": "news", "payload": 2})
+        assert (await bob.receive())["payload"] == 2
+        async with Client(f"{server.url}?position={ann.welcome['position']}") as ann:
+            assert ann.welcome["recovered"] is True
+            replayed = await ann.receive()
+            assert (replayed["payload"], "position" in replayed) == (2, False)
+            assert (await ann.subscribe("news", position=place))["recovered"] is True
+            assert (await ann.receive())["payload"] == 1

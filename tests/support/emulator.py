@@ -36,7 +36,7 @@ def _docker_answers() -> bool:
     return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
 
 
-def command(port: int) -> list[str]:
+def command(port: int, heap: str = "512m") -> list[str]:
     """How to start an emulator here. Raises NoEmulator.
 
     The Java program itself, not `gcloud beta emulators`: ending that wrapper leaves an orphan behind.
@@ -44,7 +44,7 @@ def command(port: int) -> list[str]:
     jar, java = _sdk_jar(), shutil.which("java")
     if jar is not None and java is not None:
         main = "com.google.cloud.pubsub.testing.v1.Main"
-        return [java, "-Xmx512m", "-cp", str(jar), main, "--host=127.0.0.1", f"--port={port}"]
+        return [java, f"-Xmx{heap}", "-cp", str(jar), main, "--host=127.0.0.1", f"--port={port}"]
     if _docker_answers():
         start = ["gcloud", "beta", "emulators", "pubsub", "start", f"--host-port=0.0.0.0:{port}"]
         return ["docker", "run", "--rm", "--init", "-p", f"127.0.0.1:{port}:{port}", IMAGE, *start]
@@ -55,9 +55,10 @@ def command(port: int) -> list[str]:
 
 
 class Emulator:
-    """An emulator of one's own. `start` waits until it answers."""
+    """An emulator of one's own. `start` waits until it answers. `heap`: the memory that Java may take for it."""
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self, port: int | None = None, heap: str = "512m") -> None:
+        self._heap = heap
         self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +66,7 @@ class Emulator:
 
     def start(self) -> "Emulator":
         """Start it (again, after `kill`: on the same port, with nothing in it)."""
-        self._process = subprocess.Popen(command(self.port), stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen(command(self.port, self._heap), stdout=self._log, stderr=self._log)
         deadline = time.monotonic() + 60
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
