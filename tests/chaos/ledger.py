@@ -21,6 +21,10 @@ from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
+UNORDERED = 60.0
+"""Seconds by which a message without an ordering key may come later than one that was published after it: what is
+delivered anew comes after its deadline, and an instance, or Pub/Sub, may stand still meanwhile."""
+
 
 @dataclass(slots=True, eq=False)
 class Source:
@@ -147,7 +151,10 @@ class Track:
 
     def _gaps(self) -> "Iterator[_Gap]":
         ordered = list(self._ordered_stretches())
+        unordered: defaultdict[Source, float] = defaultdict(lambda: -math.inf)
         for place in range(1, len(ordered)):
+            for message in self._stretches[place - 1].received:
+                unordered[message.source] = max(unordered[message.source], message.began)
             before: defaultdict[str, float] = defaultdict(lambda: -math.inf)
             behind: defaultdict[str, float] = defaultdict(lambda: math.inf)
             for at, by_key in enumerate(ordered):
@@ -156,7 +163,7 @@ class Track:
                         before[key] = max(before[key], *(message.began for message in messages))
                     else:
                         behind[key] = min(behind[key], *(message.accepted for message in messages))
-            yield _Gap(self._stretches[place].told, before, behind)
+            yield _Gap(self._stretches[place].told, before, behind, dict(unordered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +171,23 @@ class _Gap:
     """Where a client was told that something may be missing.
 
     `latest_before`: for each ordering key the latest beginning of what came before it. `earliest_behind`: the earliest
-    acceptance of what came behind it.
+    acceptance of what came behind it. `latest_of_source`: for each source the latest beginning of what came before it.
     """
 
     told: float
     latest_before: dict[str, float]
     earliest_behind: dict[str, float]
+    latest_of_source: "dict[Source, float]"
 
     def excuses(self, message: Message) -> bool:
         """Whether a message that did not come may have had its place here."""
         if message.began > self.told:
             return False
         key = message.source.key
-        return key is None or (
-            message.accepted >= self.latest_before.get(key, -math.inf)
-            and message.began <= self.earliest_behind.get(key, math.inf)
+        if key is None:  # without an order it may have come later than others, but not by so much
+            return message.accepted + UNORDERED >= self.latest_of_source.get(message.source, -math.inf)
+        return message.accepted >= self.latest_before.get(key, -math.inf) and message.began <= self.earliest_behind.get(
+            key, math.inf
         )
 
 

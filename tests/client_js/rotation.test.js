@@ -12,7 +12,9 @@ test("nothing is lost, doubled or late while sockets are replaced", {timeout: 60
   const got = [];
   const sockets = new Set();
   const ann = new Client(url, {firstWait: 50});
+  const recoveries = [];
   ann.addEventListener("message", ({message}) => got.push(message.payload));
+  for (const kind of ["recovered", "gap"]) ann.addEventListener(kind, ({channel}) => recoveries.push(`${kind} ${channel}`));
   await ann.connect();
   await ann.subscribe("news", "1");
   const bob = new Client(url, {firstWait: 50});
@@ -29,6 +31,8 @@ test("nothing is lost, doubled or late while sockets are replaced", {timeout: 60
   await bob.announce("news", "last", {attempts: 5});
   await last;
   assert.deepEqual(got, [...Array.from({length: count}, (_, number) => number + 1), "last"]);
+  assert(recoveries.length >= 2 * ROTATIONS);
+  assert.deepEqual(new Set(recoveries), new Set(["recovered null", "recovered news"]));
   ann.close();
   bob.close();
 });

@@ -44,6 +44,40 @@ test("messages reach subscribers, and every request is answered", options, async
   bob.close();
 });
 
+test("what was missed while the socket was gone comes, once and in order", options, async () => {
+  const sockets = [];
+  class Kept extends WebSocket {
+    constructor(...how) {
+      super(...how);
+      sockets.push(this);
+    }
+  }
+  const ann = await opened({WebSocket: Kept, firstWait: 500, random: () => 1});
+  const got = [];
+  ann.addEventListener("message", ({message}) => got.push(message.payload));
+  await ann.subscribe("missed", "1");
+  const bob = await opened();
+  const first = event(ann, "message");
+  await bob.announce("missed", 1);
+  await first;
+  const gone = event(ann, "state", ({state}) => state === "waiting");
+  const inbox = event(ann, "recovered", ({channel}) => channel === null);
+  const channel = event(ann, "recovered", ({channel}) => channel === "missed");
+  sockets.at(-1).close();
+  await gone;
+  for (const number of [2, 3]) await bob.announce("missed", number);
+  await bob.publish({type: "broadcast", payload: "all"});
+  await Promise.all([inbox, channel]);
+  const last = event(ann, "message", ({message}) => message.payload === 4);
+  await bob.announce("missed", 4);
+  await last;
+  assert.deepEqual(got.filter((payload) => payload !== "all"), [1, 2, 3, 4]);
+  assert.equal(got.filter((payload) => payload === "all").length, 1);
+  assert.equal(sockets.length, 2);
+  ann.close();
+  bob.close();
+});
+
 test("a service that restarts has its clients back, and they know of the gap", options, async () => {
   const ann = await opened();
   await ann.subscribe("news", "1");

@@ -21,6 +21,9 @@ def _need_node() -> None:
         missing("node 20.10 or later")
 
 
+KEPT = {"CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES": "announce,broadcast"}
+
+
 async def node(test: str, **variables: str) -> None:
     """Run a file of tests; all have to pass."""
     _need_node()
@@ -46,7 +49,7 @@ async def test_the_rules() -> None:
 async def test_the_client_at_the_server() -> None:
     _need_node()
     acked = {"CLOUD_SOCKETS_ACK_MESSAGE_TYPES": "announce"}
-    async with Server(**acked) as server:
+    async with Server(**KEPT, **acked) as server:
 
         async def start_again() -> None:
             await server.process.wait()
@@ -61,7 +64,7 @@ async def test_the_client_at_the_server() -> None:
 
 async def test_the_client_while_its_sockets_rotate() -> None:
     _need_node()
-    async with Server(CLOUD_SOCKETS_REQUEST_TIMEOUT="6") as server:
+    async with Server(**KEPT, CLOUD_SOCKETS_REQUEST_TIMEOUT="6") as server:
         await node("rotation.test.js", URL=server.url)
         # It closes the old socket itself, when the new one is there.
         assert await server.metric('connections_closed_total{code="3011"}') == 0

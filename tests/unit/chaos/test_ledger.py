@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.chaos.ledger import Ledger, Message, Source, Track, Wrong
+from tests.chaos.ledger import UNORDERED, Ledger, Message, Source, Track, Wrong
 
 
 class Book:
@@ -187,6 +187,15 @@ def test_a_gap_without_order_excuses_what_was_published_before_it_only(book: Boo
     assert book.ledger.verdict().missed == 1
     book.publish(1, unordered)
     assert book.wrong == [Wrong.LOST]
+
+
+def test_a_gap_without_order_excuses_nothing_of_long_before_it(book: Book) -> None:
+    unordered = book.ledger.source("cid", "news", None)
+    lost, *others = book.publish(int(UNORDERED), unordered)
+    book.deliver(*others)
+    book.gap()
+    assert book.wrong == [Wrong.LOST]
+    assert not lost.in_doubt
 
 
 def test_a_gap_of_another_client_or_channel_excuses_nothing(book: Book) -> None:
