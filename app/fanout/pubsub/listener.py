@@ -55,6 +55,9 @@ LONGEST_STOP = 0.9 * SUBSCRIPTION_RETENTION
 """Seconds without reading after which a subscription may have dropped messages."""
 STOP = 2.0
 """Seconds without CPU after which what comes may be older than the delivery skew allows."""
+MOST_PATIENCE = 8
+"""By how much longer a stream may carry nothing when those before it did not hear either: twice as long each time. Only
+twice in all where clients wait to be sent elsewhere."""
 LONG_STOP = 30.0
 """Seconds without CPU after which this instance may no longer say who else was silent meanwhile."""
 DELETE_TIMEOUT = 1.5
@@ -549,6 +552,8 @@ class Listener:
                 task.cancel()
         waited = silence = 0.0
         reads = self._reads
+        # A Pub/Sub that is slow with new subscriptions is not helped by ever more of them.
+        patience = min(2**self._failures, 2 if self._ever_heard else MOST_PATIENCE)
         while self.canaries.any_of(keys):
             self._heard_all.clear()
             if await self._patience.wait(self._heard_all):
@@ -556,11 +561,11 @@ class Listener:
             waited += self._times.tick
             silence = silence + self._times.tick if reads == self._reads else 0.0
             reads = self._reads
-            if silence >= self._times.loopback or waited >= limit:
+            if silence >= self._times.loopback * patience or waited >= limit:
                 deaf_keys = [key for key in keys if self.canaries.any_of([key])]
                 raise _SubscriptionLost(
                     f"this instance did not hear its own message on {self._subscription} in {waited:.0f} s",
-                    deaf_keys if silence < self._times.loopback else [],
+                    deaf_keys if silence < self._times.loopback * patience else [],
                 )
 
     async def _send_signal(self, kind: str, key: str, *, retry: bool = True) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -782,3 +783,29 @@ async def test_what_is_left_out_while_the_emulator_takes_long_comes_in_its_place
     instance = make(emulated=True, history_ttl=300, times=PATIENT, now_ns=now_ns)
     await instance.start()
     assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_a_start_on_a_slow_pubsub_is_more_patient_each_time(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    """It would else make ever more subscriptions, each of which makes Pub/Sub slower."""
+    pubsub_server.add_topic(TOPIC.path)
+    pubsub_server.faults.all_deaf = True
+    instance = make()
+    times: list[float] = []
+
+    def deafen() -> bool:
+        if len(times) < len(pubsub_server.calls("CreateSubscription")):
+            times.append(time.monotonic())
+        return len(times) == 4
+
+    starting = asyncio.create_task(instance.start())
+    await until(deafen)
+    first, second, third = (later - earlier for earlier, later in pairwise(times))
+    assert first >= 0.5
+    assert second >= 1
+    assert third >= 2
+    pubsub_server.faults.all_deaf = False
+    for subscription in pubsub_server.subscriptions.values():
+        subscription.wake.set()
+    await starting
