@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tests.chaos.report import Outcome
-from tests.chaos.run import LOGS, chaos, killed_instance, rolling_replacement
+from tests.chaos.run import LOGS, RATE, chaos, killed_instance, rolling_replacement
 from tests.support.emulator import NoEmulator
 
 
@@ -22,6 +22,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description="Break what can break, and count what is lost.")
     parser.add_argument("--seed", type=int, help="of the schedule; drawn where none is given")
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=RATE,
+        help="messages a second under chaos; the emulator forgets none, and gives all to each new subscription, in a "
+        "time that grows with their square: 40 will do for ten minutes, 10 for half an hour",
+    )
     parser.add_argument("--only", choices=("rolling", "kill", "chaos"))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # all that was started ends with this process
@@ -31,7 +38,7 @@ def main() -> int:
     trials: dict[str, Callable[[], Coroutine[Any, Any, Outcome]]] = {
         "rolling": lambda: rolling_replacement(seed),
         "kill": lambda: killed_instance(seed),
-        "chaos": lambda: chaos(seed, 60 * arguments.minutes),
+        "chaos": lambda: chaos(seed, 60 * arguments.minutes, arguments.rate),
     }
     passed = True
     for name, trial in trials.items():

@@ -26,11 +26,13 @@ from tests.support.deadline import until
 from tests.support.emulator import Emulator
 from tests.support.process import ROOT
 
-CHANNELS = [f"channel-{number}" for number in range(40)]
+CHANNELS = 40
 CLIENTS = 300
 RATE, RATE_TO_ALL = 40.0, 0.5
 """Messages a second, to channels and to everyone."""
 ROLLING_RATE = 200.0
+ROLLING_CHANNELS = 100
+"""More than else: with fewer clients for each message the one process that all clients share keeps up with the rate."""
 FLOW = 200
 """Messages that are accepted before and after something is done to a quiet run."""
 SETTLED = 90.0
@@ -57,6 +59,7 @@ class Run:
         audience: Audience,
         crowd: Crowd,
         topic: publishers.Topic,
+        channels: Sequence[str],
         logs: Path,
     ) -> None:
         self.ledger = ledger
@@ -66,6 +69,7 @@ class Run:
         self._audience = audience
         self._crowd = crowd
         self._topic = topic
+        self._channels = channels
         self._logs = logs
         self._injected: Counter[Kind] = Counter()
         self._began = time.monotonic()
@@ -110,7 +114,7 @@ class Run:
 
     async def _stall(self, chance: random.Random, seconds: float) -> None:
         """Half of a channel's clients do not read while there is a burst on it."""
-        channel = chance.choice(CHANNELS)
+        channel = chance.choice(self._channels)
         slow = {receiver.name for receiver in self._audience.of(channel)[::2]}
         connections = [connection for connection in self._proxy.connections() if connection.who in slow]
         for connection in connections:
@@ -202,8 +206,11 @@ class Run:
 
 
 @asynccontextmanager
-async def stage(title: str, seed: int, rate: float, logs: Path = LOGS) -> AsyncIterator[Run]:
+async def stage(
+    title: str, seed: int, rate: float, channel_count: int = CHANNELS, logs: Path = LOGS
+) -> AsyncIterator[Run]:
     """Everything up, connected and publishing."""
+    channels = [f"channel-{number}" for number in range(channel_count)]
     chance = random.Random(seed)
     ledger = Ledger()
     logs.mkdir(parents=True, exist_ok=True)
@@ -221,28 +228,29 @@ async def stage(title: str, seed: int, rate: float, logs: Path = LOGS) -> AsyncI
         await cluster.start()
         publishing = publishers.Topic(emulator.address, topic.path)
         stack.push_async_callback(publishing.close)
-        crowd = Crowd(proxy.url, proxy.port, publishing, ledger, CHANNELS, random.Random(chance.getrandbits(32)))
+        crowd = Crowd(proxy.url, proxy.port, publishing, ledger, channels, random.Random(chance.getrandbits(32)))
         stack.push_async_callback(crowd.close)
-        audience = Audience(proxy.url, ledger, CHANNELS, CLIENTS, random.Random(chance.getrandbits(32)))
+        audience = Audience(proxy.url, ledger, channels, CLIENTS, random.Random(chance.getrandbits(32)))
         stack.push_async_callback(audience.close)
         await audience.open()
         await crowd.open()
-        run = Run(title, ledger, cluster, proxy, audience, crowd, publishing, logs)
+        run = Run(title, ledger, cluster, proxy, audience, crowd, publishing, channels, logs)
         crowd.start(rate, RATE_TO_ALL)
         run.note("up")
         yield run
 
 
-async def chaos(seed: int, seconds: float) -> Outcome:
+async def chaos(seed: int, seconds: float, rate: float = RATE) -> Outcome:
     """Faults by the schedule of a seed."""
-    async with stage(f"chaos, seed {seed}, {seconds:.0f} s", seed, RATE) as run:
+    async with stage(f"chaos, seed {seed}, {seconds:.0f} s", seed, rate) as run:
         await run.inject_all(schedule(seed, seconds))
         return await run.outcome()
 
 
 async def rolling_replacement(seed: int) -> Outcome:
     """All three instances replaced, one after the other, under load."""
-    async with stage(f"rolling replacement under {ROLLING_RATE:.0f} messages/s", seed, ROLLING_RATE) as run:
+    title = f"rolling replacement under {ROLLING_RATE:.0f} messages/s"
+    async with stage(title, seed, ROLLING_RATE, ROLLING_CHANNELS) as run:
         await run.flow(FLOW)
         for slot in SLOTS:
             await run.inject(Fault(0, Kind.TERMINATE, slot, 0, 0, seed + slot))
