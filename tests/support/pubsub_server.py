@@ -59,6 +59,8 @@ class Faults:
     """Statuses for the next publishes, whose messages are stored nevertheless."""
     publish_gate: asyncio.Event | None = None
     """Publishes wait for it."""
+    delete_gate: asyncio.Event | None = None
+    """Deletions of subscriptions wait for it."""
     deliver_twice: bool = False
     deaf: set[str] = field(default_factory=set)
     """Subscriptions whose streams stay open and carry nothing, as the emulator's do after a stream was cancelled."""
@@ -229,7 +231,9 @@ class PubSubServer:
             self.faults.hole.clear()
         return request
 
-    def _delete_subscription(self, request: Any) -> Any:
+    async def _delete_subscription(self, request: Any) -> Any:
+        if self.faults.delete_gate is not None:
+            await self.faults.delete_gate.wait()
         self._find(request.subscription)
         self.delete_subscription(request.subscription)
         return empty_pb2.Empty()

@@ -488,14 +488,21 @@ class Listener:
 
     async def _prove_new(self, deliver: Deliver) -> None:
         """The same for a subscription that has not carried all yet; then hand over what it was held back for."""
-        second, self._second_look = self._second_look, None
+        second = self._second_look
         if second is None:
             await self._prove(all_backlogs(), self._times.warm_up)
             found: list[Delivery] = []
         else:
             found = await self._prove_with(second)
         self._cover(self.own_heard_ns)
+        # Until here what comes is held back, and from here on nothing is in front of it: no await between these.
         self._held_back.let_go(deliver, found)
+        self._second_look = None
+        self._proven = self._ever_heard = True
+        if second is not None:
+            with contextlib.suppress(PubSubError):
+                await self._client.delete_subscription(second.subscription, DELETE_TIMEOUT)
+                self._made.discard(second.subscription)
 
     async def _prove_with(self, second: SecondLook) -> list[Delivery]:
         def is_canary(message: Any) -> bool:
@@ -503,7 +510,6 @@ class Listener:
             mine = message.attributes.get("origin") == self._instance_id
             return mine and token is not None and token.startswith(f"{self._generation}-")
 
-        self._second_look = second  # what comes is held back
         found: list[Delivery] | None = None
         reading = asyncio.create_task(second.read(all_backlogs(), is_canary, self._delivery_of))
         try:
@@ -514,12 +520,8 @@ class Listener:
         finally:
             reading.cancel()
             await asyncio.wait({reading})
-            self._second_look = None
             if found is None:
                 self._subscription = None  # without a second look it is of no use
-        with contextlib.suppress(PubSubError):
-            await self._client.delete_subscription(second.subscription, DELETE_TIMEOUT)
-            self._made.discard(second.subscription)
         return [delivery for delivery in found if delivery.attributes.get("type") not in OWN_SIGNALS]
 
     def _was_stopped(self, seconds: float) -> None:

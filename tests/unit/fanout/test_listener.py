@@ -809,3 +809,24 @@ async def test_a_start_on_a_slow_pubsub_is_more_patient_each_time(
     for subscription in pubsub_server.subscriptions.values():
         subscription.wake.set()
     await starting
+
+
+async def test_what_is_new_waits_for_what_the_second_look_found(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    """However long it takes to clear up behind it."""
+    pubsub_server.emulates = True
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    await earlier(pubsub_server, make, *range(5))
+    pubsub_server.faults.hole = {b"2", b"3"}
+    gate = pubsub_server.faults.delete_gate = asyncio.Event()
+    instance = make(emulated=True, history_ttl=300, times=PATIENT)
+    starting = asyncio.create_task(instance.start())
+    deletions = pubsub_server.calls("DeleteSubscription")
+    await until(lambda: len(pubsub_server.calls("DeleteSubscription")) > len(deletions))
+    other = make(instance_id="b" * 12)
+    await other.publish(b"5")
+    await until(lambda: b"5" in instance.heard)
+    gate.set()
+    await soon(starting)
+    assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4", b"5"]
