@@ -31,6 +31,8 @@ CLIENTS = 300
 RATE, RATE_TO_ALL = 40.0, 0.5
 """Messages a second, to channels and to everyone."""
 ROLLING_RATE = 200.0
+WAITING = 1.2
+"""By so much more is tried, as publishers wait for a socket while instances are replaced."""
 ROLLING_CHANNELS = 100
 """More than else: with fewer clients for each message the one process that all clients share keeps up with the rate."""
 FLOW = 200
@@ -250,7 +252,7 @@ async def chaos(seed: int, seconds: float, rate: float = RATE) -> Outcome:
 async def rolling_replacement(seed: int) -> Outcome:
     """All three instances replaced, one after the other, under load."""
     title = f"rolling replacement under {ROLLING_RATE:.0f} messages/s"
-    async with stage(title, seed, ROLLING_RATE, ROLLING_CHANNELS) as run:
+    async with stage(title, seed, WAITING * ROLLING_RATE, ROLLING_CHANNELS) as run:
         await run.flow(FLOW)
         for slot in SLOTS:
             await run.inject(Fault(0, Kind.TERMINATE, slot, 0, 0, seed + slot))
