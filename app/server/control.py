@@ -9,6 +9,7 @@ import socket
 from asyncio import selector_events
 from collections import deque
 from collections.abc import Callable, Iterator, Sized
+from contextlib import suppress
 from typing import Any
 
 from hypercorn.protocol.h11 import H11Protocol
@@ -110,7 +111,8 @@ class Control:
 
     def abort(self) -> None:
         """Cut the connection and all that waits in it."""
-        self._transport.abort()
+        with suppress(AttributeError):  # of asyncio: a transport that closed once all was written has no loop any more
+            self._transport.abort()
 
     async def receive(self) -> str | bytes:
         """The client's next message. When the client is gone `on_gone` is called, and this ends as if cancelled."""

@@ -231,3 +231,15 @@ async def test_who_receives_from_a_client_that_is_gone_ends(ends: Ends) -> None:
     await control.inbox.put({"type": "websocket.disconnect", "code": 1006})
     with pytest.raises(asyncio.CancelledError):
         await soon(control.receive())
+
+
+async def test_who_has_closed_by_itself_can_be_cut(ends: Ends) -> None:
+    """A transport that is closed while something waits goes when that is written, and knows no loop then."""
+    end = await ends()
+    for frame in BIG:
+        end.connection.send(frame)
+    await until(lambda: bool(end.control.backlog))
+    end.transport.close()
+    assert await end.has_read(*BIG)
+    await until(lambda: end.transport._loop is None)  # type: ignore[attr-defined]
+    end.connection.cut()
