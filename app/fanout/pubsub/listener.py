@@ -153,6 +153,7 @@ class Listener:
 
         self._subscription: str | None = None
         self._generation = 0
+        self._begun_ns: int | None = None  # when this generation was tried first: what failed may have been made then
         self._proven = False  # this subscription has carried all canaries
         self._ever_heard = False
         self._failures = 0  # streams in a row that ended without hearing
@@ -274,7 +275,8 @@ class Listener:
         )
         self._lost.clear()
         self._made.add(name)
-        begun_ns = self._now_ns()
+        if self._begun_ns is None:
+            self._begun_ns = self._now_ns()
         try:
             retention = await self._client.create_subscription(name, self._labels)
         except PubSubError as error:
@@ -286,7 +288,8 @@ class Listener:
         self._backlog = await self._begin(name, retention)
         self._second_look = None
         if self._client.emulated and self._backlog.looks_back:
-            await self._look_twice(name, begun_ns)
+            await self._look_twice(name, self._begun_ns)
+        self._begun_ns = None
         self._generation += 1
         self._metrics.pubsub_subscriptions_made.inc()
         logger.info("made the subscription %s", name)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +14,7 @@ import pytest
 
 from app.fanout import Delivery, FanoutStartError, Publication
 from app.fanout.pubsub import PubSubFanout
-from app.fanout.pubsub.client import PubSubClient, emulator_channel
+from app.fanout.pubsub.client import PubSubClient, PubSubError, emulator_channel
 from app.fanout.pubsub.listener import HEARTBEAT, Times
 from app.fanout.pubsub.names import TopicName, all_backlogs
 from app.metrics import Metrics
@@ -754,13 +754,18 @@ async def test_a_deaf_stream_freezes_how_far_it_has_heard(pubsub_server: PubSubS
     await until(lambda: instance.heard_through() is None)
 
 
-async def test_what_the_emulator_leaves_out_of_a_new_subscription_comes_in_its_place(
-    pubsub_server: PubSubServer, make: Callable[..., Instance]
-) -> None:
+async def leaves_out_two_of_five(pubsub_server: PubSubServer, make: Callable[..., Instance]) -> None:
+    """As the emulator does it with the next subscription."""
     pubsub_server.emulates = True
     pubsub_server.add_topic(TOPIC.path, retention=600)
     await earlier(pubsub_server, make, *range(5))
     pubsub_server.faults.hole = {b"2", b"3"}
+
+
+async def test_what_the_emulator_leaves_out_of_a_new_subscription_comes_in_its_place(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    await leaves_out_two_of_five(pubsub_server, make)
     instance = make(emulated=True, history_ttl=300, times=PATIENT)
     await instance.start()
     assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4"]
@@ -771,10 +776,7 @@ async def test_what_the_emulator_leaves_out_of_a_new_subscription_comes_in_its_p
 async def test_what_is_left_out_while_the_emulator_takes_long_comes_in_its_place_too(
     pubsub_server: PubSubServer, make: Callable[..., Instance]
 ) -> None:
-    pubsub_server.emulates = True
-    pubsub_server.add_topic(TOPIC.path, retention=600)
-    await earlier(pubsub_server, make, *range(5))
-    pubsub_server.faults.hole = {b"2", b"3"}
+    await leaves_out_two_of_five(pubsub_server, make)
 
     def now_ns() -> int:  # making the second subscription takes ten seconds
         is_made = any(name.endswith("-0") for name in pubsub_server.subscriptions)
@@ -815,10 +817,7 @@ async def test_what_is_new_waits_for_what_the_second_look_found(
     pubsub_server: PubSubServer, make: Callable[..., Instance]
 ) -> None:
     """However long it takes to clear up behind it."""
-    pubsub_server.emulates = True
-    pubsub_server.add_topic(TOPIC.path, retention=600)
-    await earlier(pubsub_server, make, *range(5))
-    pubsub_server.faults.hole = {b"2", b"3"}
+    await leaves_out_two_of_five(pubsub_server, make)
     gate = pubsub_server.faults.delete_gate = asyncio.Event()
     instance = make(emulated=True, history_ttl=300, times=PATIENT)
     starting = asyncio.create_task(instance.start())
@@ -830,3 +829,30 @@ async def test_what_is_new_waits_for_what_the_second_look_found(
     gate.set()
     await soon(starting)
     assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_what_is_left_out_comes_in_its_place_when_the_second_subscription_fails_at_first(
+    pubsub_server: PubSubServer, make: Callable[..., Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is there then, as an instance that stood still finds it, and its hole is as old as it is."""
+    await leaves_out_two_of_five(pubsub_server, make)
+    failed: list[str] = []
+    instance = make(
+        emulated=True,
+        history_ttl=300,
+        times=PATIENT,
+        now_ns=lambda: time.time_ns() + (10 if failed else -10) * 10**9,
+    )
+    client = instance.listener._client
+    create = client.create_subscription
+
+    async def create_late(subscription: str, labels: Mapping[str, str]) -> float:
+        if subscription.endswith("-0") and not failed:
+            failed.append(subscription)
+            raise PubSubError("create_subscription", grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        return await create(subscription, labels)
+
+    monkeypatch.setattr(client, "create_subscription", create_late)
+    await instance.start()
+    assert failed
+    assert [data for data in instance.heard if data.isdigit()] == [b"0", b"1", b"2", b"3", b"4"]
