@@ -11,6 +11,7 @@ from app.bootstrap import create_app
 from app.fanout import FanoutStartError
 from app.hub import Hub
 from app.logs import configure
+from app.sending import SendToEach, to_many
 from app.server import serve
 from app.settings import Settings, SettingsError, unknown_variables
 
@@ -50,15 +51,16 @@ def _serve() -> int:
         logger.warning(sentence)
     gc.set_threshold(*COLLECT_AFTER)
     try:
-        return asyncio.run(run(settings))
+        with to_many() as send_to_each:
+            return asyncio.run(run(settings, send_to_each))
     except OSError as error:
         logger.critical("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return FAILED
 
 
-async def run(settings: Settings) -> int:
+async def run(settings: Settings, send_to_each: SendToEach) -> int:
     """Serve until a signal comes, or the hub finds that it can never be ready."""
-    app = create_app(settings)
+    app = create_app(settings, send_to_each=send_to_each)
     hub: Hub = app.extensions["cloud_sockets"]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

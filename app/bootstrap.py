@@ -22,6 +22,7 @@ from app.journal import HistoryLimits
 from app.metrics import Metrics
 from app.protocol import messages
 from app.protocol.messages import NAME_RULE, is_name
+from app.sending import SendToEach, one_by_one
 from app.settings import Settings, SettingsError, describe
 from app.web import create_quart
 from app.web.door import Door, Guest, Refused
@@ -33,16 +34,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, *, fanout: Fanout | None = None, clock: Clock | None = None) -> Quart:
+def create_app(
+    settings: Settings,
+    *,
+    fanout: Fanout | None = None,
+    clock: Clock | None = None,
+    send_to_each: SendToEach = one_by_one,
+) -> Quart:
     """A Quart app with its hub in `app.extensions["cloud_sockets"]`.
 
-    `fanout` and `clock` replace what the settings say and the real time, for tests. Raises SettingsError for what does
-    not fit together, FanoutStartError where the fan-out cannot be made.
+    `fanout` and `clock` replace what the settings say and the real time, for tests; `send_to_each` is how many sockets
+    are written to at once. Raises SettingsError for what does not fit together, FanoutStartError where the fan-out
+    cannot be made.
     """
     if problems := dict(settings.problems()):
         raise SettingsError([describe(field, getattr(settings, field), allowed) for field, allowed in problems.items()])
     clock = clock or Clock()
     metrics = Metrics()
+    metrics.sends_to_many.set(send_to_each is not one_by_one)
     instance_id = f"{clock.chance.getrandbits(48):012x}"
     handlers = _load_handlers(settings)
     hub = Hub(
@@ -79,6 +88,7 @@ def create_app(settings: Settings, *, fanout: Fanout | None = None, clock: Clock
         clock=clock,
         options=_shown_options(settings, handlers),
         custom_pubsub=settings.pubsub_provider is not None,
+        send_to_each=send_to_each,
     )
     return create_quart(
         hub,

@@ -5,13 +5,13 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
-from itertools import repeat
 from typing import Any, Protocol, TypeAlias
 
 from app.core.rate import RateLimit
 from app.core.users import User
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame, wire_form
+from app.sending import SendToEach, one_by_one
 
 logger = logging.getLogger(__name__)
 
@@ -61,23 +61,6 @@ class Outlet(Protocol):
         ...
 
 
-_SEND: Any = socket.socket.send
-
-
-def send_to_each(sockets: Iterable[socket.socket], data: bytes) -> list[int]:
-    """Send the same to all of these; answers how many bytes each took, 0 where it takes none."""
-    counts: list[int] = []
-    # The loop is map's, in C: right after a system call Python's own steps take several times as long as elsewhere.
-    sending: Iterator[int] = map(_SEND, sockets, repeat(data))
-    while True:
-        try:
-            counts.extend(sending)
-        except OSError:  # it takes nothing now, or is gone; the others are still to come
-            counts.append(0)
-        else:
-            return counts
-
-
 class Outgoing:
     """What leaves for all connections together.
 
@@ -86,8 +69,9 @@ class Outgoing:
     slowest.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, send_to_each: SendToEach = one_by_one) -> None:
         self._limit = limit
+        self._send_to_each = send_to_each
         self._this_turn: list[Connection] = []
         self._behind: dict[Connection, int] = {}
         """Who has not taken all that was written, and how many bytes wait for each."""
@@ -161,7 +145,7 @@ class Outgoing:
                 continue
             data = wire_form(pending, deflates=deflates)
             sockets: list[Any] = [connection.outlet.sock for connection in connections]
-            counts = send_to_each(sockets, data)
+            counts = self._send_to_each(sockets, data)
             if counts.count(len(data)) == len(counts):
                 continue
             for connection, count in zip(connections, counts, strict=True):

@@ -48,6 +48,7 @@ from app.protocol.errors import ErrorCode, MessageError
 from app.protocol.frame import Frame
 from app.protocol.messages import Json, Message
 from app.resender import Resender
+from app.sending import SendToEach, one_by_one
 from app.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Hub:
         clock: Clock,
         options: Mapping[str, Any],
         custom_pubsub: bool = False,
+        send_to_each: SendToEach = one_by_one,
     ) -> None:
         self.identity = identity
         self.limits = limits
@@ -131,7 +133,7 @@ class Hub:
         self._custom_pubsub = custom_pubsub
         self._fanout = fanout
         self._local = EmbeddedFanout()
-        self._outgoing = Outgoing(limits.max_buffered_total)
+        self._outgoing = Outgoing(limits.max_buffered_total, send_to_each)
         self._tasks = TaskOwner(MessageError, FanoutStartError)
         self._backlog = Backlog(fanout, limits.publish_backlog, metrics)
         self._sequence = 0

@@ -37,6 +37,9 @@ class Metrics:
             "connections_by_message",
             "Connections that were sent message by message: their server takes no ready frames",
         )
+        self.sends_to_many = gauge(
+            "sends_to_many", "1 where one system call writes to many connections; 0 where each takes one of its own"
+        )
         self.users = gauge("users", "Users with at least one connection")
         self.channels = gauge("channels", "Channels with at least one subscription")
         self.subscriptions = gauge("subscriptions", "Subscriptions (channel and subId) with at least one connection")
