@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import gc
+import json
 import os
 import re
 import socket
@@ -10,7 +11,7 @@ import struct
 import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +29,7 @@ from wsproto.events import CloseConnection, Ping, TextMessage
 from app import Settings, create_app
 from app.hub import Hub
 from app.protocol.close_codes import CloseCode
+from app.sending import FEW
 from app.server import serve
 from app.server.control import server_of
 from app.server.pings import Pings
@@ -287,6 +289,45 @@ async def test_a_client_that_answers_stays() -> None:
             while asyncio.get_running_loop().time() < pinged:
                 assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"
             assert len(hub.connections) == 1
+
+
+async def test_a_crowd_gets_each_message_whole_and_in_order_also_who_is_behind() -> None:
+    """Some take nothing for a while, so that what they are written takes only a part; the others do not feel it."""
+    count, size = 160, 30_000
+    async with Server(CLOUD_SOCKETS_MAX_BUFFERED=str(4 * count * size)) as server, AsyncExitStack() as stack:
+        if os.environ.get("CI"):
+            assert await server.metric("sends_to_many") == 1, server.log
+        crowd = []
+        for number in range(FEW + 12):
+            behind = number % 7 == 3
+            sock = narrow_socket() if behind else socket.socket()
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+            offer = "permessage-deflate" if number % 5 == 0 else None
+            raw = await stack.enter_async_context(await RawSocket.open(server.port, offer, sock))
+            await raw.frame()  # the welcome
+            raw.send('{"type":"subscribe","channel":"news","subId":"1"}')
+            await raw.frame()
+            crowd.append((raw, behind))
+        ann = await stack.enter_async_context(Client(server.url))
+
+        async def read_all(raw: RawSocket) -> None:
+            for number in range(count):
+                first, data = await raw.frame()
+                message = json.loads(inflate(data) if first == 0xC1 else data)
+                assert message["payload"][:5] == f"{number:05}"
+
+        noise = base64.b64encode(os.urandom(size)).decode()
+        for number in range(count):
+            await ann.send({"type": "announce", "channel": "news", "payload": f"{number:05} {noise[:size]}"})
+        await asyncio.gather(*(read_all(raw) for raw, behind in crowd if not behind))
+        assert await server.metric("buffered_bytes") > 0
+        await asyncio.gather(*(read_all(raw) for raw, behind in crowd if behind))
+        await until(lambda: no_bytes_wait(server))
+
+
+async def no_bytes_wait(server: Server) -> bool:
+    return await server.metric("buffered_bytes") == 0
 
 
 async def test_where_the_server_takes_no_frames_it_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
