@@ -81,6 +81,7 @@ class Outcome:
         yield _row("recovered (subscriptions that went on whole)", verdict.recovered)
         yield _row("unproven (subscriptions told recovered: false)", verdict.unproven)
         yield _row("deliveries missed there", verdict.missed)
+        yield _row("pairs published at once, in two orders", verdict.disagreements)
         for wrong in Wrong:
             yield _row(wrong, verdict.count(wrong), must="must be 0")
         yield "instances"

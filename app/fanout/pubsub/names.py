@@ -38,7 +38,7 @@ def all_backlogs() -> list[str]:
 
 
 def instance_subscription_id(prefix: str, instance_id: str, generation: int) -> str:
-    """`<prefix>-<instance id>`; one that was rebuilt has `-2`, `-3` … behind it."""
+    """`<prefix>-<instance id>`; one that was rebuilt has `-2`, `-3` … behind it, a second look at any of them `-0`."""
     name = f"{prefix}-{instance_id}"
     return name if generation == 1 else f"{name}-{generation}"
 

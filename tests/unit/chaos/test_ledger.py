@@ -121,15 +121,48 @@ def test_other_ordering_keys_have_orders_of_their_own(book: Book) -> None:
     assert book.wrong == []
 
 
-def test_two_that_were_under_way_together_may_come_either_way_round_but_the_same_for_all(book: Book) -> None:
+def at_once(book: Book) -> tuple[Message, Message]:
+    """Two messages that were under way together."""
     other = book.ledger.source("bob", "news", "key")
     one, two = book.source.begin(1), other.begin(2)
     one.accept(3)
     two.accept(4)
+    return one, two
+
+
+def test_two_that_were_under_way_together_may_come_either_way_round_but_the_same_at_an_instance(book: Book) -> None:
+    one, two = at_once(book)
     second = book.join("second")
     book.deliver(two, one)
     assert book.wrong == []
     book.deliver(one, two, track=second)
+    assert book.wrong == [Wrong.REORDERED]
+
+
+def test_a_circle_at_an_instance_is_found_whatever_stands_between(book: Book) -> None:
+    one, two = at_once(book)
+    third = book.ledger.source("cid", "news", "key").begin(2)
+    third.accept(4)
+    second = book.join("second")
+    book.deliver(two, third, one)
+    book.deliver(one, two, track=second)
+    assert Wrong.REORDERED in book.wrong
+
+
+def test_instances_may_disagree_about_two_that_were_under_way_together_which_is_counted(book: Book) -> None:
+    one, two = at_once(book)
+    second = book.join("second")
+    for track, instance, messages in ((book.track, "a", (two, one)), (second, "b", (one, two))):
+        for message in messages:
+            book.ledger.receive(track, message.source.name, message.number, instance)
+    assert book.wrong == []
+    assert book.ledger.verdict().disagreements == 1
+
+
+def test_no_instance_may_have_one_before_another_that_was_accepted_before_it_began(book: Book) -> None:
+    one, two = book.publish(2)
+    for message, instance in ((two, "a"), (one, "b")):
+        book.ledger.receive(book.track, message.source.name, message.number, instance)
     assert book.wrong == [Wrong.REORDERED]
 
 

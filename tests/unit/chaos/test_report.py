@@ -11,7 +11,14 @@ from tests.chaos.schedule import Kind
 
 def verdict(*violations: Violation) -> Verdict:
     return Verdict(
-        accepted=1000, in_doubt=10, delivered=5000, recovered=30, unproven=2, missed=3, violations=list(violations)
+        accepted=1000,
+        in_doubt=10,
+        delivered=5000,
+        recovered=30,
+        unproven=2,
+        missed=3,
+        disagreements=4,
+        violations=list(violations),
     )
 
 

@@ -42,6 +42,7 @@ def test_a_subscription_that_was_just_made_is_given_the_whole_grace() -> None:
 
 def test_what_no_instance_is_called_is_none() -> None:
     assert instance_of(name(A, "-12"), "hub") == A
+    assert [instance_of(name(A, second), "hub") for second in ("-0", "-12-0")] == [A, A]
     others = [name("A" * 12), name("a" * 11), name(A, "-x"), f"projects/demo/subscriptions/other-{A}", name(A) + "b"]
     assert [instance_of(one, "hub") for one in others] == [None] * 5
     assert instance_of(f"projects/demo/subscriptions/h.b-{A}", "h.b") == A
