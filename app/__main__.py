@@ -11,6 +11,7 @@ from app.bootstrap import create_app
 from app.fanout import FanoutStartError
 from app.hub import Hub
 from app.logs import configure
+from app.memory import give_back
 from app.sending import SendToEach, to_many
 from app.server import serve
 from app.settings import Settings, SettingsError, unknown_variables
@@ -78,13 +79,18 @@ async def run(settings: Settings, send_to_each: SendToEach) -> int:
         ends = {draining, asyncio.create_task(hub.gone()), asyncio.create_task(hub.close())}
         await asyncio.wait(ends, timeout=CLOSE_TIMEOUT)
 
-    await serve(
-        app,
-        port=settings.port,
-        max_payload=settings.max_payload,
-        deflate=settings.per_message_deflate,
-        until=until_stopped,
-    )
+    giving_back = asyncio.create_task(give_back())
+    try:
+        await serve(
+            app,
+            port=settings.port,
+            max_payload=settings.max_payload,
+            deflate=settings.per_message_deflate,
+            until=until_stopped,
+        )
+    finally:
+        giving_back.cancel()
+        await asyncio.wait({giving_back})
     logger.info("stopped")
     return FAILED if hub.failed is not None and hub.failed.done() else OK
 

@@ -38,7 +38,8 @@ class Metrics:
             "Connections that were sent message by message: their server takes no ready frames",
         )
         self.sends_to_many = gauge(
-            "sends_to_many", "1 where one system call writes to many connections; 0 where each takes one of its own"
+            "sends_to_many",
+            "1 where one system call was found to write to many connections; 0 where each takes its own",
         )
         self.users = gauge("users", "Users with at least one connection")
         self.channels = gauge("channels", "Channels with at least one subscription")

@@ -1,13 +1,11 @@
 """The same bytes to many sockets.
 
 One system call for each is most of what a delivery costs, and what Python does around it most of the rest. Linux's AIO
-takes a whole list of writes in one call, and a write to a socket that does not block is done when the call returns.
-Where that cannot be had (another system, a sandbox that does not allow it, as Cloud Run's first generation) each socket
-takes a call of its own.
+takes a whole list of writes in one call, and a write to a socket that does not block is done when that call returns;
+another one fetches how much each wrote. Where this cannot be had (another system, a sandbox that does not allow it, as
+Cloud Run's first generation) each socket takes a call of its own.
 """
 
-import ctypes
-import errno
 import logging
 import os
 import platform
@@ -22,10 +20,11 @@ from typing import Any, TypeAlias
 logger = logging.getLogger(__name__)
 
 SendToEach: TypeAlias = Callable[[Sequence[socket.socket], bytes], list[int]]
-"""Sends the same to sockets that do not block; answers how many bytes each took, 0 where it took none."""
+"""Sends the same to sockets that do not block; answers how many bytes each took, 0 where it took none. For one thread.
+Raises OSError where it cannot be known how much they took."""
 
-IN_ONE_CALL = 512
-"""Sockets. More take another call."""
+AT_ONCE = 512
+"""Sockets that are written to by one call; more take another."""
 FEW = 16
 """Up to so many sockets a call for each costs less."""
 
@@ -51,14 +50,15 @@ def one_by_one(sockets: Sequence[socket.socket], data: bytes) -> list[int]:
 def to_many() -> Iterator[SendToEach]:
     """The best way to send to many sockets that there is here, for as long as this lasts."""
     with ExitStack() as stack:
+        send: SendToEach = one_by_one
         try:
-            calls = stack.enter_context(_SystemCalls.made(IN_ONE_CALL))
+            calls = stack.enter_context(_linux_aio(AT_ONCE))
             _try_out(calls.send)
+            send = calls.send
         except (OSError, Unfit) as error:
+            stack.close()
             logger.info("each socket is written to by a system call of its own: %s", error)
-            yield one_by_one
-        else:
-            yield calls.send
+        yield send
 
 
 class Unfit(Exception):
@@ -69,27 +69,44 @@ class Unfit(Exception):
 _BLOCK, _EVENT = 64, 32
 _PWRITE = 1
 # io_setup, io_destroy, io_submit, io_getevents
-_NUMBERS = {"x86_64": (206, 207, 209, 208), "aarch64": (0, 1, 2, 4)}
+_SYSTEM_CALLS = {"x86_64": (206, 207, 209, 208), "aarch64": (0, 1, 2, 4)}
+_LONGEST_WAIT = (1, 0)
+"""Seconds and nanoseconds for the answers of writes that are done."""
 
 
-class _SystemCalls:
-    """A context of Linux's AIO, with room for so many writes, and the memory through which they are asked for."""
+@contextmanager
+def _linux_aio(room: int) -> "Iterator[_LinuxAIO]":
+    """Linux's AIO with room for so many writes in a call. Raises Unfit, or OSError where the kernel gives none."""
+    aio = _LinuxAIO(room)
+    aio.begin()
+    try:
+        yield aio
+    finally:
+        aio.end()
+
+
+class _LinuxAIO:
+    """A context of the kernel's, and the memory through which writes are asked for and answered."""
 
     def __init__(self, room: int) -> None:
         try:
-            numbers = _NUMBERS[platform.machine()] if platform.system() == "Linux" else None
-        except KeyError:
-            numbers = None
-        if numbers is None or ctypes.sizeof(ctypes.c_void_p) != 8:  # bytes, which the blocks reckon with
-            raise Unfit(f"Linux's AIO is not known on {platform.system()} {platform.machine()}")
-        self._setup, self._destroy, self._submit, self._get_events = numbers
+            import ctypes  # noqa: PLC0415  # a Python may be built without it
+        except (ImportError, MemoryError) as error:
+            raise Unfit(f"this Python has no ctypes ({error})") from None
+        machine, bits = platform.machine(), 8 * ctypes.sizeof(ctypes.c_void_p)
+        if platform.system() != "Linux" or machine not in _SYSTEM_CALLS or bits != 64:
+            raise Unfit(f"Linux's AIO is not known on {platform.system()} {machine} with {bits} bits")
+        self._setup, self._destroy, self._submit, self._get_events = _SYSTEM_CALLS[machine]
+        self._ctypes = ctypes
         self._call: Any = ctypes.CDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
         self._call.argtypes = (ctypes.c_long,) * 6
         self._room = room
-        self._context = 0
+        self._context = array("Q", (0,))
+        self._wait = array("Q", _LONGEST_WAIT)
         blocks, events = (ctypes.c_char * (_BLOCK * room))(), (ctypes.c_char * (_EVENT * room))()
-        self._blocks_at, self._events_at = ctypes.addressof(blocks), ctypes.addressof(events)
+        self._events_at, first = ctypes.addressof(events), ctypes.addressof(blocks)
+        self._list = array("Q", range(first, first + _BLOCK * room, _BLOCK))
         # What is the same for each write is written once; of the rest, one assignment fills a field of all.
         raw = memoryview(blocks).cast("B")
         words = raw.cast("Q")
@@ -98,34 +115,28 @@ class _SystemCalls:
         self._files = raw.cast("i")[5::16]  # aio_fildes
         self._addresses = words[3::8]  # aio_buf
         self._lengths = words[4::8]  # aio_nbytes
-        self._list = array("Q", range(self._blocks_at, self._blocks_at + _BLOCK * room, _BLOCK))
         answers = memoryview(events).cast("B").cast("q")
-        self._numbers = answers[0::4]  # data
+        self._indices = answers[0::4]  # data
         self._results = answers[2::4]  # res: bytes, or an error below 0
         self._in_order = list(range(room))
         self._is_fit = True
 
-    @classmethod
-    @contextmanager
-    def made(cls, room: int) -> Iterator["_SystemCalls"]:
-        """With its context in the kernel. Raises Unfit, or OSError where the kernel has or gives none."""
-        made = cls(room)
-        context = ctypes.c_ulong(0)
-        made._check(made._call(made._setup, room, ctypes.addressof(context), 0, 0, 0))
-        made._context = context.value
-        try:
-            yield made
-        finally:
-            made._call(made._destroy, made._context, 0, 0, 0, 0)
+    def begin(self) -> None:
+        """Have the kernel make its part. Raises OSError."""
+        if self._call(self._setup, self._room, self._context.buffer_info()[0], 0, 0, 0) < 0:
+            raise self._error()
 
-    def _check(self, answer: int) -> int:
-        if answer < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return answer
+    def end(self) -> None:
+        """Give it back."""
+        self._is_fit = False
+        self._call(self._destroy, self._context[0], 0, 0, 0, 0)
+
+    def _error(self) -> OSError:
+        number = self._ctypes.get_errno()
+        return OSError(number, os.strerror(number))
 
     def send(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
-        """Send to each; see `SendToEach`. Raises OSError where it cannot be known how much they took."""
+        """Send to each; see `SendToEach`."""
         if len(sockets) <= FEW or not self._is_fit:
             return one_by_one(sockets, data)
         counts: list[int] = []
@@ -136,34 +147,40 @@ class _SystemCalls:
     def _send_at_once(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
         count = len(sockets)
         files = array("i", map(_FILENO, sockets))
-        if -1 in files:  # one is closed; the kernel would stop there
-            return one_by_one(sockets, data)
+        if -1 in files:  # the kernel would stop at one that is closed
+            still_open = iter(self.send([sock for sock in sockets if sock.fileno() != -1], data))
+            return [0 if file == -1 else next(still_open) for file in files]
+        address = self._ctypes.cast(self._ctypes.c_char_p(data), self._ctypes.c_void_p).value or 0
         self._files[:count] = files
-        self._addresses[:count] = array("Q", (ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0,)) * count
+        self._addresses[:count] = array("Q", (address,)) * count
         self._lengths[:count] = array("Q", (len(data),)) * count
-        submitted = self._call(self._submit, self._context, count, self._list.buffer_info()[0], 0, 0)
-        if submitted <= 0:  # nothing was done
-            return one_by_one(sockets, data)
-        counts = self._results_of(submitted)
-        if submitted < count:  # the kernel refused the next
-            counts += one_by_one(sockets[submitted:], data)
+        self._is_fit = False  # until all is answered: the next would take what is left for its own answers
+        submitted = self._call(self._submit, self._context[0], count, self._list.buffer_info()[0], 0, 0)
+        counts = self._answers(submitted) if submitted > 0 else []  # else nothing was done
+        self._is_fit = True
+        if len(counts) < count:  # the kernel refused the next
+            counts += one_by_one(sockets[len(counts) :], data)
         return counts
 
-    def _results_of(self, submitted: int) -> list[int]:
+    def _answers(self, submitted: int) -> list[int]:
         """How much each of these writes wrote."""
-        numbers: list[int] = []
+        indices: list[int] = []
         results: list[int] = []
         while len(results) < submitted:
             left = submitted - len(results)
-            got = self._call(self._get_events, self._context, left, left, self._events_at, 0)
-            if got < 0 and ctypes.get_errno() == errno.EINTR:
-                continue
-            self._is_fit = got > 0  # else answers are left, which the next would take for its own
-            self._check(got)
-            numbers += self._numbers[:got].tolist()
+            got = self._call(
+                self._get_events, self._context[0], left, left, self._events_at, self._wait.buffer_info()[0]
+            )
+            if got <= 0:
+                error = self._error() if got < 0 else TimeoutError("no answer came")
+                if isinstance(error, InterruptedError):
+                    continue
+                logger.error("Linux's AIO failed (%s): each socket is written to by a call of its own now", error)
+                raise error
+            indices += self._indices[:got].tolist()
             results += self._results[:got].tolist()
-        if numbers != self._in_order[:submitted]:
-            results = [result for _, result in sorted(zip(numbers, results, strict=True))]
+        if indices != self._in_order[:submitted]:
+            results = [result for _, result in sorted(zip(indices, results, strict=True))]
         return results if min(results) >= 0 else [max(result, 0) for result in results]
 
 

@@ -67,18 +67,13 @@ class Receiver:
         """Whether it will not come back."""
         return self._client.state is State.CLOSED
 
-    @property
-    def _instance(self) -> str:
-        """Where its socket is."""
-        return str(self._client.welcome.get("instanceId"))
-
     def _take(self, message: Message) -> None:
         channel, payload = message.get("channel"), message.get("payload")
         track = self._tracks.get(channel)
         if track is None or not isinstance(payload, dict):
             self._ledger.foreign(self.name, channel, f"{message.get('type')} {str(payload)[:100]}")
         else:
-            self._ledger.receive(track, payload.get("source"), payload.get("number"), self._instance)
+            self._ledger.receive(track, payload.get("source"), payload.get("number"))
 
     def _resume(self, recovery: Recovery) -> None:
         self._tracks[recovery.channel].resumed(recovered=recovery.recovered, now=time.monotonic())
@@ -89,7 +84,8 @@ class Receiver:
         self._note(f"refused: {error}")
 
     def _become(self, state: State) -> None:
-        self._note(f"{state.value} at {self._instance}" if state is State.OPEN else state.value)
+        instance = f" at {self._client.welcome.get('instanceId')}" if state is State.OPEN else ""
+        self._note(f"{state.value}{instance}")
 
     def _note(self, text: str) -> None:
         self.diary.append(f"{time.monotonic():.3f} {text}")

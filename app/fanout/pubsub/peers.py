@@ -53,7 +53,7 @@ class Peers:
 
 def instance_of(subscription: str, prefix: str) -> str | None:
     """Whose instance subscription it is, by its full name; None: it is none with this prefix."""
-    found = re.fullmatch(rf"{re.escape(prefix)}-([0-9a-f]{{12}})(-\d+){{0,2}}", subscription.rpartition("/")[2])
+    found = re.fullmatch(rf"{re.escape(prefix)}-([0-9a-f]{{12}})(-\d+)?(-0)?", subscription.rpartition("/")[2])
     return None if found is None else found[1]
 
 
