@@ -46,6 +46,7 @@ class Resender:
         self._crowded.discard(connection)
         if forgotten := self.pending.forget(connection):
             self._metrics.acks_given_up.labels("disconnected").inc(forgotten)
+            logger.info("gave up %d messages: connection %s went without acknowledging them", forgotten, connection.id)
 
     def close(self) -> None:
         """Send nothing again from now on."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tests.chaos.report import Outcome
-from tests.chaos.run import LOGS, RATE, chaos, killed_instance, rolling_replacement
+from tests.chaos.run import LOGS, LONG, LONG_RATE, RATE, chaos, killed_instance, rolling_replacement
 from tests.support.emulator import NoEmulator
 
 
@@ -25,9 +25,9 @@ def main() -> int:
     parser.add_argument(
         "--rate",
         type=float,
-        default=RATE,
         help="messages a second under chaos; the emulator forgets none, and gives all to each new subscription, in a "
-        "time that grows with their square: 40 will do for ten minutes, 10 for half an hour",
+        f"time that grows with their square: {RATE:.0f} is for {LONG / 60:.0f} minutes at most, and what is longer has "
+        f"{LONG_RATE:.0f} where nothing is given",
     )
     parser.add_argument("--only", choices=("rolling", "kill", "chaos"))
     arguments = parser.parse_args()
@@ -35,10 +35,12 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("tests.chaos").setLevel(logging.INFO)
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
+    seconds = 60 * arguments.minutes
+    rate = arguments.rate or (LONG_RATE if seconds > LONG else RATE)
     trials: dict[str, Callable[[], Coroutine[Any, Any, Outcome]]] = {
         "rolling": lambda: rolling_replacement(seed),
         "kill": lambda: killed_instance(seed),
-        "chaos": lambda: chaos(seed, 60 * arguments.minutes, arguments.rate),
+        "chaos": lambda: chaos(seed, seconds, rate),
     }
     passed = True
     for name, trial in trials.items():

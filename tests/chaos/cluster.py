@@ -22,7 +22,7 @@ SWEPT = 2.5 * ORPHAN_GRACE
 STARTED = 120.0
 """Seconds that an instance may take until it is ready, as Cloud Run's start-up probe allows: all that the topic retains
 comes from the emulator, which may stand still meanwhile."""
-DRAIN = 9.0
+DRAIN = 8.0
 """Seconds that an instance may take to end (contract, section 1)."""
 DRAIN_NEVER = 30.0
 VARIABLES = {

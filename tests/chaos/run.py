@@ -30,6 +30,8 @@ CHANNELS = 40
 CLIENTS = 300
 RATE, RATE_TO_ALL = 40.0, 0.5
 """Messages a second, to channels and to everyone."""
+LONG, LONG_RATE = 600.0, 8.0
+"""Seconds of faults; and messages a second to channels in a run that is longer, for the emulator's sake."""
 ROLLING_RATE = 200.0
 WAITING = 1.2
 """By so much more is tried, as publishers wait for a socket while instances are replaced."""

@@ -177,7 +177,7 @@ class Listener:
         self._resume_ns = 0  # up to here all was heard, when it was last heard well
         self._last_read, self._last_read_ns = 0.0, 0
         self._reads = 0
-        self._last_own = 0.0
+        self._last_own, self._last_well = 0.0, 0.0  # when it heard itself last, and when on all keys
 
         self.canaries = Canaries()
         self.peers = Peers()
@@ -197,7 +197,7 @@ class Listener:
     async def listen(self, deliver: Deliver) -> None:
         """Listen until cancelled. Raises FanoutStartError while nothing was ever heard and trying again is no use."""
         backoff = Backoff(*RETRY_DELAY, self._chance)
-        self._last_own = asyncio.get_running_loop().time()
+        self._last_own = self._last_well = asyncio.get_running_loop().time()
         while True:
             try:
                 if self._subscription is None:
@@ -539,6 +539,7 @@ class Listener:
             self._catching_up.begin(through_ns)
 
     def _hears_well(self) -> None:
+        self._last_well = asyncio.get_running_loop().time()
         if self.watching_from_ns is None:
             self.watching_from_ns = self.own_heard_ns
         self.deaf.clear()
@@ -610,7 +611,8 @@ class Listener:
         """A stream, or the making of one, has ended."""
         self._failures += 1
         self._deafen(reason, keys)
-        silence = asyncio.get_running_loop().time() - self._last_own
+        # Who hears itself on some ordering keys and never on another is deaf too.
+        silence = asyncio.get_running_loop().time() - min(self._last_own, self._last_well)
         if self._ever_heard and self._failures > 1 and silence >= self._times.deaf:
             self.deaf.set()
 

@@ -25,9 +25,17 @@ def at(time: int, *names: str) -> Position:
 class Instance:
     """A history that is filled with names."""
 
-    def __init__(self, *names: str, stream: Stream = NEWS, size: int = 100, covers_from: int | None = 0) -> None:
+    def __init__(
+        self,
+        *names: str,
+        stream: Stream = NEWS,
+        size: int = 100,
+        covers_from: int | None = 0,
+        begins_there: bool = False,
+    ) -> None:
         self.history: History[str] = History(size=size, ttl=1000, max_bytes=10**9)
         self.covers_from = covers_from
+        self.begins_there = begins_there
         self.hear(*names, stream=stream)
 
     def hear(self, *names: str, stream: Stream = NEWS) -> "Instance":
@@ -37,7 +45,14 @@ class Instance:
 
     def recover(self, position: Position, *streams: Stream, epoch: str = "") -> Recovered[str] | Unproven:
         logs = self.history.logs(streams or (NEWS,))
-        return recover(logs, position, epoch=epoch, covers_from=self.covers_from, skew=SKEW)
+        return recover(
+            logs,
+            position,
+            epoch=epoch,
+            covers_from=self.covers_from,
+            skew=SKEW,
+            begins_there=self.begins_there,
+        )
 
     def replay(self, position: Position, *streams: Stream) -> list[str]:
         recovered = self.recover(position, *streams)
@@ -122,6 +137,12 @@ def test_the_stream_must_be_whole_from_before_the_position() -> None:
     assert Instance("k60", covers_from=50).replay(at(60, "k60")) == []
     assert Instance("k60", covers_from=51).reason(at(60, "k60")) is Reason.UNCOVERED
     assert Instance("k60", covers_from=None).reason(at(60, "k60")) is Reason.UNCOVERED
+
+
+def test_where_the_topic_itself_begins_nothing_came_before() -> None:
+    assert Instance("k58", "k60", covers_from=55, begins_there=True).replay(at(60, "k60")) == []
+    assert Instance("k58", "k60", covers_from=58, begins_there=True).replay(at(58, "k58")) == ["k60"]
+    assert Instance("k62", covers_from=61, begins_there=True).reason(at(60, "k60")) is Reason.UNCOVERED
 
 
 def test_a_key_that_rested_since_before_this_instance_began_is_no_obstacle() -> None:

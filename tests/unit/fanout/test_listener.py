@@ -351,6 +351,7 @@ async def test_a_new_instance_has_heard_what_came_before_it_when_it_is_ready_and
     assert instance.fanout.covers_from is not None
     age = (time.time_ns() - instance.fanout.covers_from) / 1e9
     assert 90 < age < 120, "as far as there is evidence"
+    assert instance.fanout.begins_there, "and nothing was ever published before"
     assert instance.fanout.notes() == []
     await instance.hears(b"4")
     assert instance.deliveries[-1].live
@@ -399,6 +400,7 @@ async def test_without_retention_it_knows_of_nothing_before_and_says_so_once(
     pubsub_server.delete_subscription(f"projects/demo/subscriptions/hub-{INSTANCE}")
     await until(lambda: pubsub_server.streams_opened == 2)
     await instance.is_hearing()
+    assert not instance.fanout.begins_there
     (note,) = instance.fanout.notes()
     assert "gcloud pubsub topics update news --project=demo --message-retention-duration=600s" in note
     assert caplog.text.count(note) == 1
@@ -414,6 +416,7 @@ async def test_a_retention_that_is_too_short_is_noted(
     instance = make(history_ttl=1200)
     await instance.start()
     assert "retains only 600 s" in instance.fanout.notes()[0]
+    assert not instance.fanout.begins_there
 
 
 async def test_without_history_nothing_is_looked_back_for_and_nothing_noted(
@@ -541,6 +544,26 @@ async def test_it_is_deaf_for_good_once_another_chance_is_gone_and_until_it_hear
     assert instance.fanout.deaf
     assert pubsub_server.streams_opened > 1
     pubsub_server.faults.all_deaf = False
+    await instance.is_hearing()
+    assert not instance.fanout.deaf
+
+
+async def test_who_hears_itself_on_all_keys_but_one_is_deaf_too(
+    pubsub_server: PubSubServer, make: Callable[..., Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "app.fanout.pubsub.listener.RETRY_DELAY", (0.05, 0.1)
+    )  # it is never long without an own message
+    pubsub_server.add_topic(TOPIC.path, retention=600)
+    instance = make(times=replace(QUICK, loopback=0.3, deaf=2))
+    await instance.start()
+    name = f"projects/demo/subscriptions/hub-{INSTANCE}"
+    pubsub_server.faults.deaf_keys |= {
+        (f"{name}{suffix}", "cs-07") for suffix in ("", *(f"-{n}" for n in range(2, 99)))
+    }
+    pubsub_server.delete_subscription(name)
+    await until(instance.deaf_for_good)
+    pubsub_server.faults.deaf_keys.clear()
     await instance.is_hearing()
     assert not instance.fanout.deaf
 
