@@ -239,12 +239,12 @@ async def test_who_does_not_take_a_replay_is_ended_and_goes_on_from_where_it_was
     async with Server(**KEPT, CLOUD_SOCKETS_MAX_BUFFERED="100000") as server, Client(server.url) as bob:
         async with Client(server.url) as ann:
             position = (await ann.subscribe("news"))["position"]
-        await announce(bob, *((number, "x" * 10_000) for number in range(300)))
+        await announce(bob, *((number, "x" * 10_000) for number in range(600)))  # more than the kernel takes
         got: list[int] = []
         codes: list[int] = []
         async with Client(server.url, narrow=True) as ann:
             await ann.subscribe("news", position=position)
-            await announce(bob, *((number, "x" * 10_000) for number in range(300, 320)))  # more than can be held
+            await announce(bob, *((number, "x" * 10_000) for number in range(600, 620)))  # more than can be held
             code, before = await ann.closed()
             codes.append(code)
             got += [message["payload"][0] for message in before]
@@ -253,8 +253,8 @@ async def test_who_does_not_take_a_replay_is_ended_and_goes_on_from_where_it_was
         assert got == list(range(len(got)))
         async with Client(server.url) as ann:
             assert (await ann.subscribe("news", position=position))["recovered"] is True
-            rest = await ann.collect(320 - len(got))
-            assert got + [message["payload"][0] for message in rest] == list(range(320))
+            rest = await ann.collect(620 - len(got))
+            assert got + [message["payload"][0] for message in rest] == list(range(620))
 
 
 @pytest.mark.usefixtures("both_ways")
