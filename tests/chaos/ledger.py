@@ -332,14 +332,13 @@ class Ledger:
 
     def _disagreed(self) -> tuple[int, list[Violation]]:
         """How many pairs, published at once, came in two orders; and what else is wrong with the order of each key."""
-        by_key: defaultdict[str, list[list[Message]]] = defaultdict(list)
+        places: defaultdict[tuple[str | None, str | None], list[dict[Message, int]]] = defaultdict(list)
         for track in self.tracks:
             for order in track.orders():
-                assert order[0].source.key is not None
-                by_key[order[0].source.key].append(order)
+                places[track.channel, order[0].source.key].append({message: at for at, message in enumerate(order)})
         pairs = {
             pair
-            for orders in by_key.values()
+            for orders in places.values()
             for one, other in combinations(orders, 2)
             for pair in _in_two_orders(one, other)
         }
@@ -356,14 +355,16 @@ class Ledger:
         return excused, wrong
 
 
-def _in_two_orders(one: list[Message], other: list[Message]) -> Iterator[frozenset[Message]]:
-    """The pairs of messages of which the first came first in one of these, and the second in the other."""
-    places = {message: place for place, message in enumerate(one)}
-    common = [message for message in other if message in places]
-    if all(places[earlier] < places[later] for earlier, later in pairwise(common)):
+def _in_two_orders(one: dict[Message, int], other: dict[Message, int]) -> Iterator[frozenset[Message]]:
+    """The pairs of messages of which the first came first in one of these, and the second in the other.
+
+    Each has the place of a message for each, in order.
+    """
+    common = [message for message in other if message in one]
+    if all(one[earlier] < one[later] for earlier, later in pairwise(common)):
         return
     for earlier, later in combinations(common, 2):
-        if places[earlier] > places[later]:
+        if one[earlier] > one[later]:
             yield frozenset((earlier, later))
 
 
