@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import suppress
 from typing import Any
 
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.protocol.h2 import H2Protocol
 
 from app.protocol.frame import Frame, wire_form
 from app.server.inbox import Inbox
@@ -28,6 +29,7 @@ class Control:
     __slots__ = (
         "__weakref__",
         "_begin_close",
+        "_head",
         "_limited",
         "_room",
         "_transport",
@@ -46,6 +48,7 @@ class Control:
         """What waits for the app."""
         self._transport = _transport_of(protocol)
         self._begin_close: Callable[[int, str], None] | None = begin_close
+        self._head = b""
         self._waiting = 0
         self._limited = False
         self._room: asyncio.Event | None = None  # made when it is needed: it takes as much as ten frames
@@ -66,10 +69,19 @@ class Control:
         """Whether it is an outlet, with `write` and all: not where sockets share a connection, as in HTTP/2."""
         return self._transport is not None
 
-    def accepted(self, *, deflates: bool) -> None:
-        """The handshake is written: frames may follow."""
+    def accepted(self, *, deflates: bool, head: bytes = b"") -> None:
+        """Frames may follow. What is left of the handshake, `head`, leaves with the first of them, in one write."""
         self.deflates = deflates
-        self.sock, self.backlog = _short_way(self._transport)
+        self._head = head
+        if not head:
+            self.sock, self.backlog = _short_way(self._transport)
+
+    def take_head(self) -> bytes:
+        """What is left of the handshake, for who writes before the app does. From now on it is written."""
+        head, self._head = self._head, b""
+        if head and not self.closed:
+            self.sock, self.backlog = _short_way(self._transport)
+        return head
 
     def end(self) -> None:
         """Nothing may follow what was written."""
@@ -86,7 +98,8 @@ class Control:
 
     def write(self, frames: list[Frame]) -> int:
         """Write frames in one go; answers how many bytes the client has yet to take. After the accept."""
-        return self.rest(wire_form(frames, deflates=self.deflates), 0)
+        data = wire_form(frames, deflates=self.deflates)
+        return self.rest(self.take_head() + data if self._head else data, 0)
 
     def rest(self, data: bytes, taken: int) -> int:
         """Write what is left of what `sock` took so many bytes of; answers how many the client has yet to take."""
@@ -116,6 +129,8 @@ class Control:
 
     async def receive(self) -> str | bytes:
         """The client's next message. When the client is gone `on_gone` is called, and this ends as if cancelled."""
+        if self._head:  # nothing was written behind it: the client shall not wait for it
+            self.rest(self.take_head(), 0)
         while True:
             event = await self.inbox.get()
             if event["type"] == "websocket.receive":
@@ -165,7 +180,8 @@ def _said(event: Any) -> str | bytes:
 
 def server_of(protocol: object) -> Any:
     """What Hypercorn has for one connection; None where it is not the socket's alone, or Hypercorn is not as it was."""
-    return getattr(protocol.send, "__self__", None) if isinstance(protocol, H11Protocol) else None
+    server = getattr(getattr(protocol, "send", None), "__self__", None)
+    return server if isinstance(server, TCPServer) and not isinstance(protocol, H2Protocol) else None
 
 
 def _transport_of(protocol: object) -> Any:

@@ -1,47 +1,85 @@
 """Whether Hypercorn is as it was checked: all that `app.server` leans on beside what Hypercorn promises."""
 
 from collections.abc import Iterator
+from inspect import signature
+from types import CodeType
+from typing import Any
 
+import hypercorn.asyncio.run
+import hypercorn.asyncio.task_group
+import hypercorn.asyncio.tcp_server
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
-from hypercorn.asyncio.tcp_server import TCPServer
+import hypercorn.typing
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WSStream
 
+_MODULES = (
+    (hypercorn.asyncio.run, ("TCPServer",)),
+    (hypercorn.asyncio.task_group, ("TaskGroup",)),
+    (hypercorn.asyncio.tcp_server, ("MAX_RECV", "TCPServer")),
+    (hypercorn.protocol.h11, ("H11Protocol", "H11WSConnection", "STREAM_ID", "WSStream")),
+    (hypercorn.protocol.h2, ("H2Protocol", "WSStream")),
+    (hypercorn.typing, ("ConnectionState",)),
+)
 _STREAM = (
     "_accept", "_handle_events", "_send_wsproto_event", "app_put", "app_send", "closed", "config", "handle", "send",
     "state", "stream_id", "task_group",
 )  # fmt: skip
 _HANDSHAKE = ("accepted", "extensions", "http_version", "key")
 _STATES = ("CLOSED", "CONNECTED", "HANDSHAKE")
+_CONFIG = ("h11_max_incomplete_size", "response_headers")
+_TASK_GROUP = ("__aenter__", "__aexit__", "spawn")
+_SERVER = ("_close", "_read_data", "protocol_send")
+_SERVER_SETS = ("app", "config", "context", "loop", "protocol", "reader", "state", "writer")
+_SERVER_TAKES = ["app", "loop", "config", "context", "state", "reader", "writer"]
+_HTTP_TAKES = ["app", "config", "context", "task_group", "connection_state", "ssl", "client", "server", "send"]
+_STREAM_TAKES = [*_HTTP_TAKES[:4], *_HTTP_TAKES[5:], "stream_id"]
 
 
 def misfits() -> list[str]:
     """What is not there, in Python's words; empty where all is."""
-    return list(_misfits())
+    missing = [f"{module.__name__}.{name}" for module, names in _MODULES for name in names if not hasattr(module, name)]
+    return missing or list(_misfits())
 
 
 def _misfits() -> Iterator[str]:
-    for module in (hypercorn.protocol.h11, hypercorn.protocol.h2):
-        if not hasattr(module, "WSStream"):
-            yield f"{module.__name__}.WSStream"
+    server: Any = hypercorn.asyncio.tcp_server.TCPServer
+    http: Any = hypercorn.protocol.h11.H11Protocol
     try:
         stream = WSStream(None, Config(), None, None, False, None, None, None, 1)  # type: ignore[arg-type]
         handshake = Handshake([], "1.1")
     except Exception as error:  # it is made otherwise
         yield f"a stream: {error}"
         return
-    for thing, names in ((stream, _STREAM), (handshake, _HANDSHAKE), (ASGIWebsocketState, _STATES)):
+    for thing, names in (
+        (stream, _STREAM),
+        (handshake, _HANDSHAKE),
+        (ASGIWebsocketState, _STATES),
+        (Config, _CONFIG),
+        (hypercorn.asyncio.task_group.TaskGroup, _TASK_GROUP),
+        (WorkerContext, ("mark_request",)),
+        (server, _SERVER),
+        (http, ("stream_send",)),
+    ):
         owner = thing.__name__ if isinstance(thing, type) else type(thing).__name__
         yield from (f"{owner}.{name}" for name in names if not hasattr(thing, name))
-    # These are set where they are made, and making them takes a connection.
-    made_by = ((TCPServer.__init__, TCPServer.run), (hypercorn.protocol.h11.H11Protocol.__init__,))
-    for name, functions in (
-        ("TCPServer.protocol", made_by[0]),
-        ("TCPServer.writer", made_by[0]),
-        ("H11Protocol.send", made_by[1]),
-    ):
-        if not any(name.rpartition(".")[2] in function.__code__.co_names for function in functions):
-            yield name
-    if not hasattr(TCPServer, "protocol_send"):
-        yield "TCPServer.protocol_send"
+    # These are set, or called, where that takes a connection.
+    uses = {*server.__init__.__code__.co_names, *server.run.__code__.co_names}
+    yield from (f"TCPServer.{name}" for name in _SERVER_SETS if name not in uses)
+    if "_read_data" not in uses:
+        yield "TCPServer._read_data in TCPServer.run"
+    if not {"connection", "send"} <= {*http.__init__.__code__.co_names}:
+        yield "H11Protocol.connection, H11Protocol.send"
+    if "TCPServer" not in _names_in(hypercorn.asyncio.run.worker_serve.__code__):
+        yield "TCPServer in worker_serve"
+    for made, takes in ((server, _SERVER_TAKES), (http, _HTTP_TAKES), (WSStream, _STREAM_TAKES)):
+        if list(signature(made).parameters) != takes:
+            yield f"{made.__name__}({', '.join(takes)})"
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The names that a function uses, and the functions within it."""
+    inner = (_names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*inner)

@@ -9,7 +9,7 @@ import hypercorn.asyncio
 
 from app.server.config import ServerConfig
 from app.server.pings import PING_INTERVAL, Pings
-from app.server.websocket_stream import teach_hypercorn
+from app.server.teach import teach_hypercorn
 
 logger = logging.getLogger("app.server")
 

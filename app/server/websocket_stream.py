@@ -9,19 +9,15 @@
   input still unread, the connection would be reset and the frame lost.
 - Compression is without context takeover, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
-
-Where Hypercorn is not as it was checked (`app.server.fit`) it keeps its own stream, and the app sends by ASGI.
+- A connection of HTTP/1.1 whose upgrade is none is closed. Hypercorn leaves it open for as long as the client likes.
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
-import hypercorn.protocol.h2
-import hypercorn.protocol.h11
 from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -31,12 +27,9 @@ from wsproto.handshake import server_extensions_handshake
 from wsproto.utilities import generate_accept_token
 
 from app.server.config import ServerConfig
-from app.server.control import CONTROL, Control, server_of
+from app.server.control import CONTROL, Control
 from app.server.deflate import SharedDeflate
-from app.server.fit import misfits
 from app.server.inbox import AppTasks
-
-logger = logging.getLogger(__name__)
 
 LINGER = 2.0
 LINGER_BROKEN = 0.5
@@ -77,11 +70,13 @@ class WebSocketStream(WSStream):
             if self.closed and isinstance(event, Body | Data) and not self.handshake.accepted:
                 await self._refuse_early()
             return
-        _break_cycle_when_done(getattr(self.send, "__self__", None))
         group, self.task_group = self.task_group, cast("Any", AppTasks(self.task_group, self._control.inbox))
         await super().handle(event)
         self.task_group = group
-        if not self.closed:  # the app's task has not run yet
+        if self.closed:  # it is no upgrade after all, and was told so
+            if self.handshake.http_version == "1.1":
+                await self.send(StreamClosed(stream_id=self.stream_id))
+        else:  # the app's task has not run yet
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
 
     async def app_send(self, message: Any) -> None:
@@ -101,15 +96,18 @@ class WebSocketStream(WSStream):
         self.state = ASGIWebsocketState.CONNECTED
         given = [*message.get("headers", [])]
         status, headers = self._handshake()
+        head = b""
         if status == 101 and not given:  # nothing in it is the app's, so that nothing needs a look by h11
             head = _head_of(headers + self.config.response_headers("h11"))
-            await self.send(Data(stream_id=self.stream_id, data=head))
+            if not self._control.takes_frames:
+                await self.send(Data(stream_id=self.stream_id, data=head))
+                head = b""
         else:
             await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers + given))
         await self.config.log.access(self.scope, {"status": status, "headers": []}, time.time() - self.start_time)
         if self.closed:
             return  # the client went before it could be answered
-        self._control.accepted(deflates=self._deflates)
+        self._control.accepted(deflates=self._deflates, head=head)
         if self.config.websocket_pings is not None:
             self.config.websocket_pings.watch(self)
 
@@ -149,6 +147,8 @@ class WebSocketStream(WSStream):
             self.task_group.spawn(function, *arguments)
 
     async def _send_wsproto_event(self, event: Any) -> None:
+        if head := self._control.take_head():
+            await self.send(Data(stream_id=self.stream_id, data=head))
         if isinstance(event, CloseConnection):
             self._control.end()  # nothing may follow a close frame, which may wait to be written
         await super()._send_wsproto_event(event)
@@ -236,32 +236,3 @@ def _head_of(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The answer to an upgrade on HTTP/1.1. h11 takes a tenth of all that a connection costs to write the same."""
     lines = [b"HTTP/1.1 101 Switching Protocols", *(name + b": " + value for name, value in headers), b"", b""]
     return b"\r\n".join(lines)
-
-
-def _break_cycle_when_done(protocol: object) -> None:
-    """Hypercorn's connection refers to its protocol and that to it; so they would stay until garbage is collected."""
-    server, task = server_of(protocol), asyncio.current_task()
-    if server is not None and task is not None:  # the task that reads the connection, from its begin to its end
-        task.add_done_callback(lambda _: setattr(server, "protocol", None))
-
-
-@contextmanager
-def teach_hypercorn() -> Iterator[bool]:
-    """Have Hypercorn use our stream, for as long as this lasts. The one place where Hypercorn is changed.
-
-    Gives whether it does: a Hypercorn that lacks something of what was checked keeps its own.
-    """
-    missing = misfits()
-    if missing:
-        logger.warning("Hypercorn is not as it was checked (no %s): it serves sockets as it can", ", ".join(missing))
-        yield False
-        return
-    modules = (hypercorn.protocol.h11, hypercorn.protocol.h2)
-    before = [module.WSStream for module in modules]
-    for module in modules:
-        module.WSStream = WebSocketStream  # type: ignore[attr-defined]
-    try:
-        yield True
-    finally:
-        for module, stream in zip(modules, before, strict=True):
-            module.WSStream = stream  # type: ignore[attr-defined]

@@ -344,7 +344,7 @@ async def test_where_it_does_nothing_is_said() -> None:
 
 
 async def test_a_hypercorn_that_does_not_fit_serves_sockets_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.server.websocket_stream.misfits", lambda: ["WSStream.handle"])
+    monkeypatch.setattr("app.server.teach.misfits", lambda: ["WSStream.handle"])
     async with serving(Pings()) as (hub, port):
         await is_up(port)
         async with Client(f"ws://127.0.0.1:{port}/ws") as ann, Client(f"ws://127.0.0.1:{port}/ws") as bob:

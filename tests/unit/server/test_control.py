@@ -105,6 +105,24 @@ async def test_any_other_transport_is_written_to(ends: Ends) -> None:
     assert await end.has_read(HELLO)
 
 
+async def test_what_is_left_of_the_handshake_leaves_with_the_first_frames(ends: Ends) -> None:
+    end = await ends()
+    end.control.accepted(deflates=False, head=b"head")
+    assert end.control.write([HELLO, HELLO]) == 0
+    assert await end.read(4 + 2 * len(HELLO.plain())) == b"head" + 2 * HELLO.plain()
+    ends.send(HELLO)
+    assert await end.has_read(HELLO)
+
+
+async def test_who_only_listens_gets_the_handshake_done(ends: Ends) -> None:
+    end = await ends()
+    end.control.accepted(deflates=False, head=b"head")
+    listening = asyncio.create_task(end.control.receive())
+    assert await end.read(4) == b"head"
+    await end.control.inbox.put({"type": "websocket.receive", "text": "hello", "bytes": None})
+    assert await soon(listening) == "hello"
+
+
 async def test_each_gets_the_form_it_takes_and_all_of_a_turn(ends: Ends) -> None:
     made = [await ends(deflates=deflates) for deflates in (False, True, False, True)]
     ends.send(*BIG)

@@ -1,12 +1,16 @@
 """What Hypercorn has to be like is looked at once, at the start."""
 
 import pytest
+from hypercorn.asyncio import run
+from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol import h2, h11
 from hypercorn.protocol.ws_stream import Handshake, WSStream
 
 from app.server.fit import misfits
-from app.server.websocket_stream import WebSocketStream, teach_hypercorn
+from app.server.tcp_connection import TCPConnection
+from app.server.teach import teach_hypercorn
+from app.server.websocket_stream import WebSocketStream
 
 
 def streams() -> list[object]:
@@ -19,12 +23,24 @@ def test_this_hypercorn_fits() -> None:
     with teach_hypercorn() as taught:
         assert taught
         assert streams() == [WebSocketStream] * 2
+        assert vars(run)["TCPServer"] is TCPConnection
     assert streams() == [WSStream] * 2
+    assert vars(run)["TCPServer"] is TCPServer
 
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(WSStream, "_send_wsproto_event"), (WSStream, "app_send"), (TCPServer, "protocol_send"), (h2, "WSStream")],
+    [
+        (WSStream, "_send_wsproto_event"),
+        (WSStream, "app_send"),
+        (TCPServer, "protocol_send"),
+        (TCPServer, "_close"),
+        (TCPServer, "_read_data"),
+        (TaskGroup, "spawn"),
+        (h2, "WSStream"),
+        (h11, "H11WSConnection"),
+        (run, "TCPServer"),
+    ],
 )
 def test_what_is_missing_is_named_and_nothing_changed(
     owner: object, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -47,8 +63,24 @@ def test_what_is_made_otherwise_is_no_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_attributes_that_are_set_later_are_looked_for_where_they_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(_self: object) -> None: ...
+    async def run(_self: object) -> None: ...
 
-    monkeypatch.setattr(TCPServer, "__init__", init)
-    monkeypatch.setattr(TCPServer, "run", init)
-    assert misfits() == ["TCPServer.protocol", "TCPServer.writer"]
+    monkeypatch.setattr(TCPServer, "run", run)
+    assert misfits() == ["TCPServer.protocol", "TCPServer._read_data in TCPServer.run"]
+
+
+def test_what_is_made_with_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(h11.H11Protocol):
+        def __init__(self, app: object) -> None:
+            self.connection = self.send = app  # type: ignore[assignment]
+
+    monkeypatch.setattr(h11, "H11Protocol", Other)
+    (missing,) = misfits()
+    assert missing == "Other(app, config, context, task_group, connection_state, ssl, client, server, send)"
+
+
+def test_a_server_that_is_not_asked_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def worker_serve() -> None: ...
+
+    monkeypatch.setattr(run, "worker_serve", worker_serve)
+    assert misfits() == ["TCPServer in worker_serve"]
