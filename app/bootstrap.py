@@ -244,14 +244,10 @@ def _make_door(settings: Settings) -> Door:
     keys = ApiKeys([key.get_secret_value() for key in settings.api_keys], open_without=not settings.on_cloud_run)
     return Door(
         origin_allowed=OriginRule(settings.allowed_origins, local=local).allows,
-        identify=_anonymous if settings.auth_mode == "anonymous" else _session_reader(settings),
+        identify=None if settings.auth_mode == "anonymous" else _session_reader(settings),
         check_key=lambda authorization: keys.access(authorization).value,
         metrics_open_to_loopback=settings.on_cloud_run,
     )
-
-
-async def _anonymous(_upgrade: Websocket) -> Guest:
-    return Guest(None, None)
 
 
 def _signed_cookie(_upgrade: Websocket) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The Quart app: its routes, and how it is tied to the hub's life."""
 
+from functools import partial
+
 from quart import Quart, Response, request, websocket
 from werkzeug.exceptions import HTTPException
 
@@ -9,7 +11,7 @@ from app.protocol import codec
 from app.web.door import Door
 from app.web.http import http_routes
 from app.web.one_task import OneTaskConnection
-from app.web.sockets import socket_routes
+from app.web.sockets import socket_routes, straight_way
 
 EXTENSION = "cloud_sockets"
 
@@ -17,7 +19,8 @@ EXTENSION = "cloud_sockets"
 def create_quart(hub: Hub, door: Door, *, path: str, max_payload: int, secret_key: str | None) -> Quart:
     """An app that opens the hub when it is started and closes it when it is stopped."""
     app = Quart("app", static_folder=None)
-    app.asgi_websocket_class = OneTaskConnection
+    straight = straight_way(hub, door, path)
+    app.asgi_websocket_class = partial(OneTaskConnection, straight=straight)  # type: ignore[assignment]
     app.secret_key = secret_key
     app.extensions[EXTENSION] = hub
     app.config["MAX_CONTENT_LENGTH"] = max_payload

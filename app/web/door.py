@@ -30,8 +30,8 @@ class Door(NamedTuple):
 
     origin_allowed: Callable[[str | None, str | None], bool]
     """(Origin header, Host header) -> whether a page may open a socket."""
-    identify: Callable[[Websocket], Awaitable[Guest]]
-    """Raises Refused for who may not connect."""
+    identify: Callable[[Websocket], Awaitable[Guest]] | None
+    """Raises Refused for who may not connect; None where everybody may, and is nobody in particular."""
     check_key: KeyCheck
     metrics_open_to_loopback: bool
     """Whether what runs beside this process, as a collector does on Cloud Run, reads the metrics without a key."""

@@ -6,21 +6,31 @@ itself; then the others only cost, each connection 4 kB and each message a detou
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
+from quart import Quart
 from quart.asgi import ASGIWebsocketConnection
 
-from app.web.control import control_of
+from app.web.control import Control, control_of
+
+Straight: TypeAlias = Callable[[Any, Control, Callable[[Any], Awaitable[None]]], Awaitable[None] | None]
+"""(ASGI scope, control, ASGI send) -> the handling of a socket for which Quart need not be asked; else None."""
 
 
-class OneTaskConnection(ASGIWebsocketConnection):
-    """One socket's; where the server cannot stop a handler it is Quart's."""
+class OneTaskConnection:
+    """One socket's, as Quart makes it; where the server cannot stop a handler it is Quart's own."""
+
+    def __init__(self, app: Quart, scope: Any, straight: Straight | None = None) -> None:
+        self._app = app
+        self._scope = scope
+        self._straight = straight
 
     async def __call__(self, receive: Any, send: Any) -> None:
         """Run the handler until it ends or the client is gone, which cancels it."""
-        control = control_of(self.scope)
+        control = control_of(self._scope)
         if control is None or not control.takes_frames:
-            await super().__call__(receive, send)
+            await ASGIWebsocketConnection(self._app, self._scope)(receive, send)
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
@@ -35,10 +45,19 @@ class OneTaskConnection(ASGIWebsocketConnection):
             return  # the client went before this began
         control.on_gone = stop
         try:
-            await self.handle_websocket(self._create_websocket_from_scope(send), send)
+            await self.handle(control, send)
         except asyncio.CancelledError:
             if not is_gone or task.cancelling() > 1:
                 raise  # somebody else's
             task.uncancel()  # a task that ended cancelled would keep all it had until garbage is collected
         finally:
             control.on_gone = None
+
+    async def handle(self, control: Control, send: Any) -> None:
+        """Run the handler."""
+        straight = self._straight(self._scope, control, send) if self._straight is not None else None
+        if straight is not None:
+            await straight
+        else:
+            quarts = ASGIWebsocketConnection(self._app, self._scope)
+            await quarts.handle_websocket(quarts._create_websocket_from_scope(send), send)  # noqa: SLF001

@@ -1,23 +1,30 @@
-"""The WebSocket route: from the upgrade to the last frame."""
+"""WebSockets: from the upgrade to the last frame, by Quart's route or straight."""
 
 import asyncio
 import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sized
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
+from urllib.parse import parse_qs
 
 from quart import Blueprint, Response, Websocket, websocket
 
 from app.connection import Connection
 from app.hub import Hub
+from app.logs import current_trace, trace_of
 from app.protocol import codec
 from app.protocol.frame import Frame
 from app.web.control import Control, control_of
 from app.web.door import Door, Guest, Refused
+from app.web.one_task import Straight
 
 logger = logging.getLogger(__name__)
 
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+
+ANYBODY = Guest(None, None)
+ACCEPT: dict[str, Any] = {"type": "websocket.accept", "subprotocol": None, "headers": []}
 RETRY_AFTER = {"Retry-After": "1"}
 """Seconds: another instance, or this one a moment later, has room."""
 
@@ -35,7 +42,7 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
             return guest
         control = control_of(upgrade.scope)
         if control is not None and control.takes_frames:
-            await _serve_frames(hub, guest, upgrade, control)
+            await _serve_frames(hub, guest, control, _position_in(upgrade.query_string), upgrade.accept)
         else:
             say_once("this server takes no ready frames: each client gets each message encoded anew")
             hub.metrics.connections_by_message.inc()
@@ -55,6 +62,8 @@ async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
     if not door.origin_allowed(upgrade.headers.get("Origin"), upgrade.headers.get("Host")):
         logger.warning("refused a socket from the origin %r", upgrade.headers.get("Origin"))
         return _refuse(hub, 403, "origin", "pages of this origin may not open a socket here")
+    if door.identify is None:
+        return ANYBODY
     try:
         return await door.identify(upgrade)
     except Refused as refused:
@@ -79,18 +88,44 @@ class _SaidOnce:
             logger.warning(sentence)
 
 
-def _position_of(upgrade: Websocket) -> str | None:
-    """Where a client that comes back was in its inbox."""
-    return upgrade.args.get("position") or None if upgrade.query_string else None
+def _position_in(query: bytes) -> str | None:
+    """Where a client that comes back was in its inbox, in the query of its URL."""
+    if not query:
+        return None
+    return parse_qs(query.decode(errors="replace"), keep_blank_values=True).get("position", [""])[0] or None
 
 
-async def _serve_frames(hub: Hub, guest: Guest, upgrade: Websocket, control: Control) -> None:
+def straight_way(hub: Hub, door: Door, path: str) -> Straight:
+    """The way of sockets that nothing speaks against: the same as the route's, without asking Quart.
+
+    Where everybody is welcome without a session there is nothing to ask it for, and finding that out is a quarter of
+    what connecting costs. Whoever is to be refused, or is to say who they are, is the route's. This app sets nothing
+    that Quart would have to look at besides: no root path, no host, and of functions before a socket only the one that
+    notes its trace.
+    """
+
+    def straight(scope: Any, control: Control, send: Send) -> Awaitable[None] | None:
+        if door.identify is not None or scope["path"] != path or hub.draining or hub.deaf or hub.full:
+            return None
+        # Of a header that is there twice the first counts, as with Quart.
+        headers = {name.decode("latin1"): value.decode("latin1") for name, value in reversed(scope["headers"])}
+        if not door.origin_allowed(headers.get("origin"), headers.get("host")):
+            return None
+        current_trace.set(trace_of(headers))
+        return _serve_frames(hub, ANYBODY, control, _position_in(scope["query_string"]), lambda: send(ACCEPT))
+
+    return straight
+
+
+async def _serve_frames(
+    hub: Hub, guest: Guest, control: Control, position: str | None, accept: Callable[[], Awaitable[None]]
+) -> None:
     """The fast way: what the hub sends is written to the connection as it is."""
-    connection = hub.connect(*guest, outlet=control, position=_position_of(upgrade))
+    connection = hub.connect(*guest, outlet=control, position=position)
     control.limit()
     control.on_silence = lambda: hub.silent(connection)
     try:
-        await upgrade.accept()
+        await accept()
         connection.open()
         while True:  # until the socket is gone, and this is cancelled
             await hub.receive(connection, await control.receive())
@@ -109,7 +144,7 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
     """The way that every ASGI server has: a task sends message after message."""
     aborted = asyncio.Event()
     messages = MessageOutlet(upgrade.send, upgrade.close, abort=aborted.set)
-    connection = hub.connect(*guest, outlet=messages, position=_position_of(upgrade))
+    connection = hub.connect(*guest, outlet=messages, position=_position_in(upgrade.query_string))
     if control is not None:
         control.limit()
         control.on_silence = lambda: hub.silent(connection)

@@ -18,7 +18,7 @@ class Handler(OneTaskConnection):
     ran = False
     ended = False
 
-    async def handle_websocket(self, _websocket: Any, _send: Any) -> None:
+    async def handle(self, _control: Any, _send: Any) -> None:
         self.ran = True
         try:
             await asyncio.Event().wait()

@@ -1,0 +1,197 @@
+"""How a connection begins: whoever reads its head, in one go or bit by bit, the answer is the same."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
+from hypercorn.protocol.h11 import H11Protocol
+from quart import Quart
+
+from app.server.config import ServerConfig
+from app.server.pings import Pings
+from app.server.tcp_connection import TCPConnection
+from tests.integration.test_frames import is_up, serving
+from tests.support.client import Client
+from tests.support.deadline import soon, until
+from tests.support.process import Server
+
+UPGRADE = (
+    "GET /ws HTTP/1.1", "Host: here", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)  # fmt: skip
+GET = b"GET /health/live HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+ACCEPT = b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+"""The answer to that key (RFC 6455, 1.3)."""
+
+
+def head(*, without: str = "", more: Iterable[str] = ()) -> bytes:
+    """An upgrade without the lines that begin so, and with more."""
+    lines = [line for line in UPGRADE if not without or not line.startswith(without)]
+    return "\r\n".join([*lines, *more, "", ""]).encode()
+
+
+async def answer(port: int, parts: Iterable[bytes], *, end: bytes = b"") -> bytes:
+    """What comes for these, each sent once the one before has arrived; up to `end`, or until the service closes."""
+    reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+    try:
+        for part in parts:
+            writer.write(part)
+            # Another one's answer shows that the service has had its turn, and has read what was there.
+            await _ask(port, GET)
+        return await soon(reader.readuntil(end) if end else reader.read())
+    finally:
+        writer.transport.abort()
+
+
+async def _ask(port: int, request: bytes) -> None:
+    reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+    writer.write(request)
+    await soon(reader.read())
+    writer.close()
+
+
+def bits(data: bytes) -> list[bytes]:
+    """The same, so that no part of it is a head by itself."""
+    return [data[:3], data[3:-2], data[-2:]]
+
+
+async def test_an_upgrade_is_answered_at_once_together_with_the_welcome() -> None:
+    async with Server() as server:
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
+        writer.write(head())
+        first = await soon(reader.read(65536))
+        answer, _, frame = first.partition(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert ACCEPT in answer
+        assert b'"type":"welcome"' in frame
+        writer.transport.abort()
+
+
+async def test_a_plain_upgrade_asks_neither_h11_nor_quart(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        monkeypatch.setattr(H11Protocol, "__init__", None)
+        monkeypatch.setattr(Quart, "handle_websocket", None)
+        async with Client(f"ws://127.0.0.1:{port}/ws") as ann:
+            assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"
+            assert len(hub.connections) == 1
+
+
+async def test_an_upgrade_that_comes_bit_by_bit_is_answered_all_the_same() -> None:
+    async with Server() as server:
+        found = await answer(server.port, bits(head()), end=b'"type":"welcome"')
+        assert found.startswith(b"HTTP/1.1 101 ")
+        assert ACCEPT in found
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (head(more=["Origin: https://elsewhere.example"]), 403),
+        (head(without="GET", more=[]).replace(b"Host", b"GET /nowhere HTTP/1.1\r\nHost", 1), 404),
+        (head(without="Sec-WebSocket-Key"), 400),
+        (head(without="Sec-WebSocket-Version", more=["Sec-WebSocket-Version: 12"]), 400),
+        (head(more=["Host: there"]), 400),
+        (head(without="Upgrade"), 426),
+        (head(without="Upgrade", more=["Upgrade: something"]), 426),
+    ],
+)
+async def test_what_is_refused_is_refused_in_the_same_words(request_head: bytes, status: int) -> None:
+    async with Server() as server:
+        closing = request_head.replace(b"Connection: Upgrade", b"Connection: Upgrade, close")
+        answers = [await answer(server.port, parts) for parts in ([closing], bits(closing))]
+        lines = [[line for line in found.split(b"\r\n") if not line.startswith(b"date:")] for found in answers]
+        assert lines[0] == lines[1]
+        assert int(answers[0].split()[1]) == status
+
+
+async def test_who_says_nothing_is_sent_away_and_who_comes_late_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.server.tcp_connection.FIRST_WORD", 0.05)
+    monkeypatch.setattr(ServerConfig, "keep_alive_timeout", 1.0)
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        reader, _ = await soon(asyncio.open_connection("127.0.0.1", port))
+        late, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+        await asyncio.sleep(0.2)  # there is nothing to wait for: nothing comes
+        writer.write(head())
+        assert (await soon(late.readline())).startswith(b"HTTP/1.1 101 ")
+        assert await soon(reader.read()) == b""
+        writer.transport.abort()
+
+
+async def test_who_says_nothing_does_not_hold_up_the_end() -> None:
+    async with Server() as server:
+        opened = [await soon(asyncio.open_connection("127.0.0.1", server.port)) for _ in range(3)]
+        await answer(server.port, [GET])  # so those before it are accepted
+        server.terminate()
+        assert await soon(server.process.wait()) == 0
+        assert "did not end in time" not in server.log
+        for reader, writer in opened:
+            with suppress(ConnectionError):
+                assert await soon(reader.read()) == b""
+            writer.close()
+
+
+async def test_an_upgrade_that_is_none_ends_nothing_else_over_http_2() -> None:
+    async with Server() as server:
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
+        http = H2Connection(H2Configuration(client_side=True))
+        http.initiate_connection()
+        writer.write(http.data_to_send())
+        http.receive_data(await soon(reader.read(65536)))
+        where = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws")]
+        http.send_headers(1, [*where, (":authority", "localhost"), ("sec-websocket-version", "12")])
+        http.send_data(1, b"too early")
+        http.send_headers(
+            3, [(":method", "GET"), (":scheme", "http"), (":path", "/health/live"), (":authority", "localhost")], True
+        )
+        writer.write(http.data_to_send())
+        statuses: dict[int, bytes] = {}
+        while len(statuses) < 2:
+            for event in http.receive_data(await soon(reader.read(65536))):
+                if isinstance(event, ResponseReceived):
+                    statuses[event.stream_id] = dict(event.headers)[b":status"]
+            writer.write(http.data_to_send())
+        assert statuses == {1: b"400", 3: b"200"}
+        writer.close()
+        assert "Traceback" not in server.log
+
+
+async def test_a_connection_that_was_no_socket_leaves_nothing_to_collect(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[object]] = []
+
+    class Watched(TCPConnection):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("app.server.tcp_connection.TCPConnection", Watched)
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        await answer(port, [GET])  # what is made once is made
+        gc.collect()
+        gc.disable()
+        try:
+            made.clear()
+            assert (await answer(port, [GET])).startswith(b"HTTP/1.1 ")
+            await until(lambda: bool(made) and not any(each() for each in made))
+        finally:
+            gc.enable()
+
+
+async def test_a_connection_that_breaks_as_it_begins_harms_nobody() -> None:
+    async with Server() as server:
+        for words in (b"", b"GET", head()):
+            _, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
+            writer.write(words)
+            writer.transport.abort()
+        async with Client(server.url) as ann:
+            assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"
+        assert "Traceback" not in server.log
