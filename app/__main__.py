@@ -1,7 +1,6 @@
 """The process: settings, logging, signals, serving, and an orderly end."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -11,7 +10,7 @@ from app.bootstrap import create_app
 from app.fanout import FanoutStartError
 from app.hub import Hub
 from app.logs import configure
-from app.memory import give_back
+from app.memory import collecting_seldom, tidy_up
 from app.sending import SendToEach, to_many
 from app.server import serve
 from app.settings import Settings, SettingsError, unknown_variables
@@ -23,9 +22,6 @@ DRAIN_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 4.5
 """Seconds for telling the clients to leave, and then, while they do, for flushing what was accepted and deleting the
 subscription. With what HTTP gets after that it is less than 8; Cloud Run gives 10."""
-COLLECT_AFTER = (10_000, 10, 10)
-"""Objects, then times: when Python looks for garbage in cycles. A connection is some 300 objects that stay, so with
-Python's own 700 half the cost of a thousand clients that come at once was looking for garbage that is not there."""
 
 
 def main(arguments: list[str]) -> int:
@@ -50,9 +46,8 @@ def _serve() -> int:
     configure(settings.log_level, for_cloud_run=settings.on_cloud_run, project=settings.google_cloud_project)
     for sentence in unknown_variables(os.environ):
         logger.warning(sentence)
-    gc.set_threshold(*COLLECT_AFTER)
     try:
-        with to_many() as send_to_each:
+        with collecting_seldom(), to_many() as send_to_each:
             return asyncio.run(run(settings, send_to_each))
     except OSError as error:
         logger.critical("cannot listen on port %d: %s", settings.port, error.strerror or error)
@@ -79,7 +74,7 @@ async def run(settings: Settings, send_to_each: SendToEach) -> int:
         ends = {draining, asyncio.create_task(hub.gone()), asyncio.create_task(hub.close())}
         await asyncio.wait(ends, timeout=CLOSE_TIMEOUT)
 
-    giving_back = asyncio.create_task(give_back())
+    tidying = asyncio.create_task(tidy_up())
     try:
         await serve(
             app,
@@ -89,8 +84,8 @@ async def run(settings: Settings, send_to_each: SendToEach) -> int:
             until=until_stopped,
         )
     finally:
-        giving_back.cancel()
-        await asyncio.wait({giving_back})
+        tidying.cancel()
+        await asyncio.wait({tidying})
     logger.info("stopped")
     return FAILED if hub.failed is not None and hub.failed.done() else OK
 
