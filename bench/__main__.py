@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from bench import machine, tools
 from bench.growth import GROWTH, growth
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument(
         "--scenario", nargs="+", metavar="NAME", choices=SCENARIOS, help="only these: " + ", ".join(SCENARIOS)
     )
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"instead of {FULL.rounds}")
     parser.add_argument("--write", action="store_true", help="measure nothing: write up what was measured last")
     arguments = parser.parse_args()
     if arguments.write:
@@ -44,6 +46,9 @@ def main() -> int:
     wanted = [peer for peer in PEERS if not arguments.only or peer.name.startswith(tuple(arguments.only))]
     peers = list(_ready(wanted, results))
     plan = SHORT if arguments.short else FULL
+    if arguments.rounds is not None:
+        plan = replace(plan, rounds=max(1, arguments.rounds))
+    is_whole = not arguments.short and not arguments.only and not arguments.scenario
     results.facts["Load generator"] = f"`taskset --cpu-list {machine.LOAD_CORE} .cache/bench/load/load 8080 …`"
     results.facts["Rounds"] = str(plan.rounds)
     bench = Bench(plan, peers, results)
@@ -54,9 +59,11 @@ def main() -> int:
     for name, measure in {**bench.scenarios(), **others}.items():
         if not arguments.scenario or name in arguments.scenario:
             measure()
+            if is_whole:
+                results.save(KEPT)  # an hour of it shall not be lost
     results.facts["Took"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
     print_report(results)
-    if not arguments.short and not arguments.only and not arguments.scenario:
+    if is_whole:
         results.save(KEPT)
         write_report(results)
     return 1 if results.failures and os.environ.get("CI") == "true" else 0
