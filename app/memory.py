@@ -64,8 +64,9 @@ async def tidy_up(every: float = TIDY_EVERY) -> None:
     least, times = sys.getallocatedblocks(), 0
     while True:
         await asyncio.sleep(every)
-        least, times = min(least, sys.getallocatedblocks()), times + 1
-        if sys.getallocatedblocks() > GROWTH * least or times == LOOK_AT_ALL_AFTER:
+        in_use = sys.getallocatedblocks()
+        least, times = min(least, in_use), times + 1
+        if in_use > GROWTH * least or times == LOOK_AT_ALL_AFTER:
             gc.unfreeze()
             gc.collect()
             least, times = sys.getallocatedblocks(), 0

@@ -32,9 +32,11 @@ def main() -> int:
     parser.add_argument(
         "--scenario", nargs="+", metavar="NAME", choices=SCENARIOS, help="only these: " + ", ".join(SCENARIOS)
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"instead of {FULL.rounds}")
+    parser.add_argument("--rounds", type=int, metavar="N", default=FULL.rounds, help="how often (%(default)s)")
     parser.add_argument("--write", action="store_true", help="measure nothing: write up what was measured last")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"argument --rounds: {arguments.rounds} is not 1 or more")
     if arguments.write:
         write_report(Results.load(KEPT))
         return 0
@@ -45,9 +47,7 @@ def main() -> int:
     results = Results(facts=machine.facts())
     wanted = [peer for peer in PEERS if not arguments.only or peer.name.startswith(tuple(arguments.only))]
     peers = list(_ready(wanted, results))
-    plan = SHORT if arguments.short else FULL
-    if arguments.rounds is not None:
-        plan = replace(plan, rounds=max(1, arguments.rounds))
+    plan = SHORT if arguments.short else replace(FULL, rounds=arguments.rounds)
     is_whole = not arguments.short and not arguments.only and not arguments.scenario
     results.facts["Load generator"] = f"`taskset --cpu-list {machine.LOAD_CORE} .cache/bench/load/load 8080 …`"
     results.facts["Rounds"] = str(plan.rounds)

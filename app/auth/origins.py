@@ -23,7 +23,7 @@ class OriginRule:
             return True
         if self._allowed is not None:
             return _normal(origin) in self._allowed
-        if origin in (f"https://{host}", f"http://{host}"):
+        if host and origin in (f"https://{host}", f"http://{host}"):
             return True  # as most say it, and soon found out; what follows sees the same host in other words
         if self._local and (origin == NULL or _is_loopback(origin)):
             return True

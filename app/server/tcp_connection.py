@@ -1,7 +1,7 @@
 """Hypercorn's TCP connection, which is a WebSocket's alone from the first bytes on where these ask for one.
 
 Hypercorn has each connection begin as an idle one, with a task that waits for it to stay so, and as HTTP/1.1, with a
-parser for all that may come. For a socket that is taken down again at once, which is a quarter of what connecting
+parser for all that may come. For a socket all that is taken down again at once, which is a fifth of what connecting
 costs. A connection that begins with anything else, or with nothing for a while, is Hypercorn's own.
 """
 
@@ -49,6 +49,7 @@ class TCPConnection(TCPServer):
                 self.protocol = protocol  # type: ignore[assignment]  # it is asked for the same
                 self._first = b""
                 await protocol.begin(upgrade)
+                await self.context.mark_request()
                 while data := await self._read():
                     await protocol.receive(data)
                 await protocol.handle(Closed())
@@ -92,10 +93,10 @@ class UpgradedProtocol:
         self.send = server.protocol_send
         self._head = head
         self._state = ConnectionState(server.state)
-        self._context = (server.app, server.config, server.context, group)
+        self._made_with = (server.app, server.config, server.context, group)
         self._addresses = (client[:2] if client else None, here[:2] if here else None)
         self._stream: WebSocketStream | None = WebSocketStream(
-            *self._context, False, *self._addresses, self.stream_send, STREAM_ID
+            *self._made_with, False, *self._addresses, self.stream_send, STREAM_ID
         )
         self._http: H11Protocol | None = None
 
@@ -112,7 +113,6 @@ class UpgradedProtocol:
                     state=self._state,
                 )
             )
-        await self._context[2].mark_request()
 
     async def receive(self, data: bytes) -> None:
         """Bytes of the client's."""
@@ -144,7 +144,7 @@ class UpgradedProtocol:
     def _in_http(self) -> H11Protocol:
         """What would have read the head: it writes the answers that are none of a WebSocket, such as a refusal."""
         if self._http is None:
-            self._http = H11Protocol(*self._context, self._state, False, *self._addresses, self.send)
+            self._http = H11Protocol(*self._made_with, self._state, False, *self._addresses, self.send)
             parser: Any = self._http.connection
             parser.receive_data(self._head)
             parser.next_event()

@@ -97,13 +97,12 @@ class WebSocketStream(WSStream):
         given = [*message.get("headers", [])]
         status, headers = self._handshake()
         head = b""
-        if status == 101 and not given:  # nothing in it is the app's, so that nothing needs a look by h11
-            head = _head_of(headers + self.config.response_headers("h11"))
-            if not self._control.takes_frames:
-                await self.send(Data(stream_id=self.stream_id, data=head))
-                head = b""
-        else:
+        if status != 101 or given:
             await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers + given))
+        elif self._control.takes_frames:  # it leaves with the first of them
+            head = _head_of(headers + self.config.response_headers("h11"))
+        else:
+            await self.send(Data(self.stream_id, _head_of(headers + self.config.response_headers("h11"))))
         await self.config.log.access(self.scope, {"status": status, "headers": []}, time.time() - self.start_time)
         if self.closed:
             return  # the client went before it could be answered
@@ -233,6 +232,9 @@ class WebSocketStream(WSStream):
 
 
 def _head_of(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The answer to an upgrade on HTTP/1.1. h11 takes a tenth of all that a connection costs to write the same."""
+    """The answer to an upgrade on HTTP/1.1 in which nothing is the app's, so that nothing needs a look.
+
+    h11 takes a tenth of all that a connection costs to write the same.
+    """
     lines = [b"HTTP/1.1 101 Switching Protocols", *(name + b": " + value for name, value in headers), b"", b""]
     return b"\r\n".join(lines)

@@ -14,8 +14,10 @@ from quart.asgi import ASGIWebsocketConnection
 
 from app.web.control import Control, control_of
 
-Straight: TypeAlias = Callable[[Any, Control, Callable[[Any], Awaitable[None]]], Awaitable[None] | None]
-"""(ASGI scope, control, ASGI send) -> the handling of a socket for which Quart need not be asked; else None."""
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+"""ASGI's."""
+Straight: TypeAlias = Callable[[Any, Control, Send], Awaitable[None] | None]
+"""(ASGI scope, control, send) -> the handling of a socket for which Quart need not be asked; else None."""
 
 
 class OneTaskConnection:

@@ -5,7 +5,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sized
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs
 
 from quart import Blueprint, Response, Websocket, websocket
@@ -17,11 +17,9 @@ from app.protocol import codec
 from app.protocol.frame import Frame
 from app.web.control import Control, control_of
 from app.web.door import Door, Guest, Refused
-from app.web.one_task import Straight
+from app.web.one_task import Send, Straight
 
 logger = logging.getLogger(__name__)
-
-Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
 ANYBODY = Guest(None, None)
 ACCEPT: dict[str, Any] = {"type": "websocket.accept", "subprotocol": None, "headers": []}
@@ -52,28 +50,53 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
     return routes
 
 
-async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
+class Objection(NamedTuple):
+    """Why no socket is opened: the status and text of the answer, and what it is counted as."""
+
+    status: int
+    reason: str
+    text: str
+    headers: dict[str, str] | None = None
+
+
+DRAINING = Objection(503, "draining", "the instance is shutting down", RETRY_AFTER)
+DEAF = Objection(503, "deaf", "the instance does not hear what is published", RETRY_AFTER)
+FULL = Objection(503, "full", "the instance has no room for another connection", RETRY_AFTER)
+FOREIGN = Objection(403, "origin", "pages of this origin may not open a socket here")
+UNKNOWN = Objection(401, "unauthenticated", "a session with a user is needed")
+
+
+def _objection(hub: Hub, door: Door, origin: str | None, host: str | None) -> Objection | None:
+    """What speaks against a socket, whoever it is for."""
     if hub.draining:
-        return _refuse(hub, 503, "draining", "the instance is shutting down", RETRY_AFTER)
+        return DRAINING
     if hub.deaf:
-        return _refuse(hub, 503, "deaf", "the instance does not hear what is published", RETRY_AFTER)
+        return DEAF
     if hub.full:
-        return _refuse(hub, 503, "full", "the instance has no room for another connection", RETRY_AFTER)
-    if not door.origin_allowed(upgrade.headers.get("Origin"), upgrade.headers.get("Host")):
-        logger.warning("refused a socket from the origin %r", upgrade.headers.get("Origin"))
-        return _refuse(hub, 403, "origin", "pages of this origin may not open a socket here")
+        return FULL
+    return None if door.origin_allowed(origin, host) else FOREIGN
+
+
+async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
+    origin = upgrade.headers.get("Origin")
+    objection = _objection(hub, door, origin, upgrade.headers.get("Host"))
+    if objection is not None:
+        if objection is FOREIGN:
+            logger.warning("refused a socket from the origin %r", origin)
+        return _refuse(hub, objection)
     if door.identify is None:
         return ANYBODY
     try:
         return await door.identify(upgrade)
     except Refused as refused:
         logger.warning("refused a socket: %s", refused)
-        return _refuse(hub, 401, "unauthenticated", "a session with a user is needed")
+        return _refuse(hub, UNKNOWN)
 
 
-def _refuse(hub: Hub, status: int, reason: str, text: str, headers: dict[str, str] | None = None) -> Response:
-    hub.metrics.connections_refused.labels(reason).inc()
-    return Response(codec.encode_json({"error": text}), status, headers, content_type="application/json")
+def _refuse(hub: Hub, objection: Objection) -> Response:
+    hub.metrics.connections_refused.labels(objection.reason).inc()
+    body = codec.encode_json({"error": objection.text})
+    return Response(body, objection.status, objection.headers, content_type="application/json")
 
 
 class _SaidOnce:
@@ -105,11 +128,11 @@ def straight_way(hub: Hub, door: Door, path: str) -> Straight:
     """
 
     def straight(scope: Any, control: Control, send: Send) -> Awaitable[None] | None:
-        if door.identify is not None or scope["path"] != path or hub.draining or hub.deaf or hub.full:
+        if door.identify is not None or scope["path"] != path:
             return None
         # Of a header that is there twice the first counts, as with Quart.
         headers = {name.decode("latin1"): value.decode("latin1") for name, value in reversed(scope["headers"])}
-        if not door.origin_allowed(headers.get("origin"), headers.get("host")):
+        if _objection(hub, door, headers.get("origin"), headers.get("host")) is not None:
             return None
         current_trace.set(trace_of(headers))
         return _serve_frames(hub, ANYBODY, control, _position_in(scope["query_string"]), lambda: send(ACCEPT))

@@ -2,21 +2,25 @@
 
 import asyncio
 import gc
+import socket
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.protocol.h11 import H11Protocol
 from quart import Quart
 
+from app.connection import Connection
+from app.hub import Hub
 from app.server.config import ServerConfig
 from app.server.pings import Pings
-from app.server.tcp_connection import TCPConnection
+from app.server.tcp_connection import TCPConnection, UpgradedProtocol
 from tests.integration.test_frames import is_up, serving
 from tests.support.client import Client
 from tests.support.deadline import soon, until
@@ -124,6 +128,73 @@ async def test_who_says_nothing_is_sent_away_and_who_comes_late_is_not(monkeypat
         assert (await soon(late.readline())).startswith(b"HTTP/1.1 101 ")
         assert await soon(reader.read()) == b""
         writer.transport.abort()
+
+
+async def test_who_goes_without_a_word_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServerConfig, "keep_alive_timeout", 1000.0)
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
+        writer.write_eof()
+        assert await soon(reader.read()) == b""
+        writer.close()
+
+
+async def test_who_is_ended_before_it_is_let_in_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = Hub.connect
+
+    def connect_and_end(*arguments: Any, **named: Any) -> Connection:
+        connection = connect(*arguments, **named)
+        connection.overflow()
+        return connection
+
+    monkeypatch.setattr(Hub, "connect", connect_and_end)
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        found = await answer(port, [head()], end=b"slow consumer")
+        assert found.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\n\r\n\x88\x0f\x0b\xc0slow consumer" in found  # 3008, and nothing between
+
+
+async def test_where_the_service_fails_before_its_first_word_the_handshake_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_connection: Connection) -> None:
+        raise RuntimeError("as in a bug")
+
+    monkeypatch.setattr(Connection, "open", fail)
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        found = await answer(port, [head()], end=b"\x03\xf3")
+        assert found.startswith(b"HTTP/1.1 101 ")
+        assert found.endswith(b"\r\n\r\n\x88\x02\x03\xf3")  # 1011
+
+
+async def test_a_head_that_was_answered_is_not_kept() -> None:
+    async with serving(Pings()) as (hub, port):
+        await is_up(port)
+        async with Client(f"ws://127.0.0.1:{port}/ws") as ann:
+            (connection,) = hub.connections.values()
+            protocol: Any = connection.outlet._begin_close.__self__.send.__self__  # type: ignore[attr-defined]
+            assert isinstance(protocol, UpgradedProtocol)
+            await ann.ask({"type": "getInfo"})
+            assert protocol._head == b""
+
+
+async def test_a_connection_that_is_cancelled_as_it_begins_is_closed() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)
+        loop = asyncio.get_running_loop()
+        connection = TCPConnection(
+            cast("Any", None), loop, ServerConfig(), WorkerContext(None), cast("Any", {}), reader, writer
+        )
+        running = asyncio.create_task(connection.run())
+        await asyncio.sleep(0)  # it has begun to read
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(running)
+        assert writer.transport.is_closing()
 
 
 async def test_who_says_nothing_does_not_hold_up_the_end() -> None:

@@ -67,6 +67,7 @@ async def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
 @asynccontextmanager
 async def tidying() -> AsyncIterator[None]:
     task = asyncio.create_task(tidy_up(every=0.001))
+    await asyncio.sleep(0)  # it has begun
     try:
         yield
     finally:
@@ -82,6 +83,17 @@ class Circle:
         self.itself = self
 
 
+def garbage_that_was_kept() -> weakref.ref[Circle]:
+    """What was in use when Python looked at it, and is not found now."""
+    circle = Circle()
+    gone = weakref.ref(circle)
+    gc.collect()
+    del circle
+    gc.collect()
+    assert gone() is not None
+    return gone
+
+
 def test_what_is_new_and_garbage_is_found_by_itself() -> None:
     with collecting_seldom():
         gone = weakref.ref(Circle())
@@ -94,12 +106,7 @@ def test_what_is_new_and_garbage_is_found_by_itself() -> None:
 async def test_now_and_then_all_is_looked_at_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.getallocatedblocks", lambda: 1000)
     with collecting_seldom():
-        circle: Circle | None = Circle()
-        gone = weakref.ref(circle)
-        gc.collect()
-        circle = None
-        gc.collect()
-        assert gone() is not None
+        gone = garbage_that_was_kept()
         async with tidying():
             await until(lambda: gone() is None)
 
@@ -111,12 +118,7 @@ async def test_what_was_in_use_when_it_was_new_is_looked_at_again_when_there_is_
     monkeypatch.setattr(memory, "LOOK_AT_ALL_AFTER", 10**6)
     monkeypatch.setattr("sys.getallocatedblocks", lambda: in_use[0])
     with collecting_seldom():
-        circle: Circle | None = Circle()
-        gone = weakref.ref(circle)
-        gc.collect()
-        circle = None
-        gc.collect()
-        assert gone() is not None
+        gone = garbage_that_was_kept()
         async with tidying():
             in_use[0] = 600
             await asyncio.sleep(0.01)  # there is nothing to wait for
@@ -125,11 +127,7 @@ async def test_what_was_in_use_when_it_was_new_is_looked_at_again_when_there_is_
             assert gone() is not None
             in_use[0] = 1201
             await until(lambda: gone() is None)
-        kept = weakref.ref(circle := Circle())
-        gc.collect()
-        circle = None
-        gc.collect()
-        assert kept() is not None  # it is as before
+        garbage_that_was_kept()  # as before
 
 
 def test_afterwards_python_collects_as_it_did() -> None:

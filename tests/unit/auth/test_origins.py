@@ -29,6 +29,8 @@ def test_a_client_that_sends_no_origin_is_no_page(rule: OriginRule) -> None:
         ("", "hub.example.com", False),
         ("https://hub.example.com:x", "hub.example.com", False),
         ("https://hub.example.com", None, False),
+        ("https://None", None, False),
+        ("https://", "", False),
     ],
 )
 def test_by_default_pages_of_the_same_host_may(origin: str, host: str | None, allowed: bool) -> None:
