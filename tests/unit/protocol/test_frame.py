@@ -1,5 +1,6 @@
 """Frames as another implementation of WebSockets reads them."""
 
+import random
 import zlib
 
 import pytest
@@ -42,6 +43,24 @@ def test_any_text_is_read_as_it_was(text: str) -> None:
     assert received(frame.plain(), compression=False) == [text]
     assert received(frame.plain(), compression=True) == [text]
     assert received(frame.deflated(), compression=True) == [text]
+
+
+@pytest.mark.parametrize("size", [DEFLATE_FROM, 4000, 4095, 4096, 4097, 20_000])
+@pytest.mark.parametrize("kind", ["regular", "random"])
+def test_short_and_long_are_inflated_alike(size: int, kind: str) -> None:
+    chance = random.Random(size)
+    letters = "ab" if kind == "regular" else "".join(map(chr, range(32, 127)))
+    text = "".join(chance.choice(letters) for _ in range(size))
+    assert received(Frame(text.encode()).deflated(), compression=True) == [text]
+
+
+def test_a_short_message_loses_little_by_its_small_window() -> None:
+    chance = random.Random(1)
+    for size in (300, 1000, 4096):
+        words = "".join(chance.choice(["news ", "of ", "the ", '"day":', "12", "7 "]) for _ in range(size))
+        data = words[:size].encode()
+        whole = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        assert len(Frame(data).deflated()) <= 1.02 * len(whole.compress(data) + whole.flush(zlib.Z_SYNC_FLUSH))
 
 
 def test_frames_stand_for_themselves_in_any_order() -> None:
