@@ -1,7 +1,7 @@
 """The rules: what a message asks for, and whom it is for. The router decides, the hub does."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.protocol import messages
 from app.protocol.errors import ErrorCode, MessageError
@@ -21,38 +21,32 @@ class Rules:
 # What a client's message asks for
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(NamedTuple):
     channel: str
     sub_id: str
     position: str | None = None
     """Where the client goes on from; None: from now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(NamedTuple):
     channel: str | None
     sub_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(NamedTuple):
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Inform:
+class Inform(NamedTuple):
     detail: bool
     channel: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallHandler:
+class CallHandler(NamedTuple):
     type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     """Hand it to the fan-out: the shared one, or (`shared` is false) the instance's own."""
 
     shared: bool
@@ -71,16 +65,14 @@ class Everyone:
     """Every connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribers:
+class Subscribers(NamedTuple):
     """The connections of a subscription, of a channel (no subId), or with any subscription (no channel)."""
 
     channel: str | None
     sub_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class OneUser:
+class OneUser(NamedTuple):
     """Every connection of one user."""
 
     user_tag: str
