@@ -1,0 +1,80 @@
+"""What both ways to send to many have in common: system calls that Python does not know, and memory to share."""
+
+import os
+import platform
+import socket
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from app.sending.trial import Unfit
+
+_FILENO: Any = socket.socket.fileno
+_COPIED = 16 * 1024
+"""Bytes up to which a message is copied."""
+
+
+class SystemCalls:
+    """System calls by their number. Raises Unfit where they cannot be made, or are not those that are known."""
+
+    def __init__(self) -> None:
+        try:
+            import ctypes  # noqa: PLC0415  # a Python may be built without it
+        except (ImportError, MemoryError) as error:
+            raise Unfit(f"this Python has no ctypes ({error})") from None
+        self.machine = platform.machine()
+        bits = 8 * ctypes.sizeof(ctypes.c_void_p)
+        if platform.system() != "Linux" or self.machine not in ("x86_64", "aarch64") or bits != 64:
+            raise Unfit(f"it is not known on {platform.system()} {self.machine} with {bits} bits")
+        self._ctypes = ctypes
+        self.call: Any = ctypes.CDLL(None, use_errno=True).syscall
+        """(number, six arguments) -> what the kernel answers; -1 where it refuses, see `error`."""
+        self.call.restype = ctypes.c_long
+        self.call.argtypes = (ctypes.c_long,) * 7
+
+    def error(self) -> OSError:
+        """Why the kernel refused the last call."""
+        number = self._ctypes.get_errno()
+        return OSError(number, os.strerror(number))
+
+    def memory(self, size: int) -> tuple[memoryview, int]:
+        """Memory of its own, of so many bytes, and its address."""
+        room = (self._ctypes.c_char * size)()
+        return memoryview(room).cast("B"), self._ctypes.addressof(room)
+
+    def address_of(self, data: bytes) -> int:
+        """Where these bytes are, as long as they are there."""
+        return self._ctypes.cast(self._ctypes.c_char_p(data), self._ctypes.c_void_p).value or 0
+
+
+class SameForAll:
+    """Which bytes are sent: two fields of each send, of which most messages change only one, and some none.
+
+    What is short is copied to where the message before it was.
+    """
+
+    def __init__(self, calls: SystemCalls, addresses: memoryview, lengths: memoryview) -> None:
+        self._calls = calls
+        self._addresses, self._address = addresses, 0
+        self._lengths, self._length = lengths, 0
+        self._copy, self._copy_at = calls.memory(_COPIED)
+
+    def set(self, data: bytes) -> None:
+        """Have all send these; they have to stay for as long."""
+        length = len(data)
+        if length <= _COPIED:
+            self._copy[:length] = data
+            address = self._copy_at
+        else:
+            address = self._calls.address_of(data)
+        if address != self._address:
+            self._addresses[:] = array(self._addresses.format, (address,)) * len(self._addresses)
+            self._address = address
+        if length != self._length:
+            self._lengths[:] = array(self._lengths.format, (length,)) * len(self._lengths)
+            self._length = length
+
+
+def numbers_of(sockets: Sequence[socket.socket]) -> "array[int]":
+    """The numbers by which the kernel knows them; -1 where one is closed."""
+    return array("i", map(_FILENO, sockets))

@@ -1,0 +1,214 @@
+"""The same bytes to many sockets, all ways."""
+
+import logging
+import os
+import platform
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.sending import SendToEach, io_uring, linux_aio, one_by_one, to_many
+from tests.unit.sending.pairs import DATA, MANY, ROOM, MakePairs, fill, received
+
+
+@pytest.fixture(params=["one by one", "io_uring", "Linux's AIO"])
+def send(request: pytest.FixtureRequest) -> SendToEach:
+    """Each way."""
+    if request.param == "one by one":
+        return one_by_one
+    owner: Any = request.getfixturevalue("ring" if request.param == "io_uring" else "aio")
+    return owner.send  # type: ignore[no-any-return]
+
+
+def send_on(ours: socket.socket) -> None:
+    while True:
+        ours.send(DATA)
+
+
+@pytest.mark.parametrize(
+    "count", [1, io_uring.FEW, io_uring.FEW + 1, linux_aio.FEW, linux_aio.FEW + 1, ROOM, ROOM + 1, 3 * ROOM]
+)
+def test_each_gets_all_in_the_order_of_the_sends(send: SendToEach, pairs: MakePairs, count: int) -> None:
+    made = pairs(count)
+    ours = [pair[0] for pair in made]
+    for data in (DATA, b"and more", DATA[::-1]):
+        assert send(ours, data) == [len(data)] * count
+    assert all(received(theirs, 2 * len(DATA) + 8) == DATA + b"and more" + DATA[::-1] for _, theirs in made)
+
+
+def test_short_and_long_take_turns(send: SendToEach, pairs: MakePairs) -> None:
+    made = pairs(MANY)
+    for number in range(4):
+        for length in (1, 500, 16 * 1024, 16 * 1024 + 1, 20_000, 20_000, 2):
+            data = bytes((number,)) * length
+            assert send([pair[0] for pair in made], data) == [length] * MANY
+            assert all(received(theirs, length) == data for _, theirs in made)
+
+
+def test_who_takes_nothing_is_answered_with_0_and_keeps_nobody_waiting(send: SendToEach, pairs: MakePairs) -> None:
+    made = pairs(MANY)
+    fill(made[0][0])
+    fill(made[20][0])
+    fill(made[-1][0])
+    expected = [0 if pair in (made[0], made[20], made[-1]) else len(DATA) for pair in made]
+    assert send([pair[0] for pair in made], DATA) == expected
+    assert all(received(theirs, len(DATA)) == DATA for (_, theirs), count in zip(made, expected, strict=True) if count)
+
+
+def test_who_takes_a_part_is_answered_with_how_much(send: SendToEach, pairs: MakePairs) -> None:
+    made = pairs(MANY)
+    made[3][0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    data = bytes(1 << 16) * 256
+    counts = send([pair[0] for pair in made], data)
+    assert 0 < counts[3] < len(data)
+
+
+def test_who_has_closed_is_answered_with_0(send: SendToEach, pairs: MakePairs) -> None:
+    made = pairs(MANY)
+    for ours, theirs in made[2:4]:
+        theirs.close()  # which is heard of when something comes
+        with pytest.raises(ConnectionError):
+            send_on(ours)
+    counts = send([pair[0] for pair in made], DATA)
+    assert counts == [0 if index in (2, 3) else len(DATA) for index in range(len(made))]
+
+
+@pytest.mark.parametrize("closed", [{0}, {1, 2, MANY - 1}, set(range(MANY - 20)), set(range(MANY))])
+def test_who_is_closed_here_is_answered_with_0(send: SendToEach, pairs: MakePairs, closed: set[int]) -> None:
+    made = pairs(MANY)
+    for index in closed:
+        made[index][0].close()
+    assert send([pair[0] for pair in made], DATA) == [0 if at in closed else len(DATA) for at in range(len(made))]
+    assert all(received(theirs, len(DATA)) == DATA for at, (_, theirs) in enumerate(made) if at not in closed)
+
+
+@pytest.mark.parametrize("at", [0, 5, MANY - 1])
+def test_what_the_kernel_refuses_ends_nothing(send: SendToEach, pairs: MakePairs, at: int) -> None:
+    made = pairs(MANY)
+    number = os.dup(made[at][0].fileno())
+    refused = socket.socket(fileno=number)
+    os.close(number)  # the kernel knows it no more, and Python does not know that
+    ours = [pair[0] for pair in made]
+    ours[at] = refused
+    try:
+        assert send(ours, DATA) == [0 if index == at else len(DATA) for index in range(len(ours))]
+    finally:
+        refused.detach()
+    assert all(received(theirs, len(DATA)) == DATA for index, (_, theirs) in enumerate(made) if index != at)
+
+
+# Which is taken
+
+UNKNOWN = 100_000
+"""A system call that no kernel has."""
+
+
+@pytest.fixture
+def without_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without io_uring, or that does not allow it."""
+    monkeypatch.setattr(io_uring, "_SETUP", UNKNOWN)
+
+
+@pytest.fixture
+def without_aio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without AIO."""
+    monkeypatch.setattr(linux_aio, "_NUMBERS", {platform.machine(): (UNKNOWN,) * 4})
+
+
+def best_way() -> SendToEach:
+    with to_many() as best:
+        return best
+
+
+def owner(send: SendToEach) -> type:
+    return type(getattr(send, "__self__", None))
+
+
+def test_io_uring_is_the_first(ring: Any) -> None:
+    assert owner(best_way()) is type(ring)
+
+
+@pytest.mark.usefixtures("without_ring")
+def test_a_kernel_without_io_uring_takes_aio_and_says_so(aio: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert owner(best_way()) is type(aio)
+    assert "io_uring is not used" in caplog.text
+    assert "of its own" not in caplog.text
+
+
+@pytest.mark.usefixtures("without_ring", "without_aio")
+def test_a_kernel_without_both_takes_a_call_for_each_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert best_way() is one_by_one
+    assert "Linux's AIO is not used" in caplog.text
+    assert "a system call of its own" in caplog.text
+
+
+def test_another_machine_takes_a_call_for_each_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "s390x")
+    with caplog.at_level(logging.INFO):
+        assert best_way() is one_by_one
+    assert "a system call of its own" in caplog.text
+    assert "s390x" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["ring", "aio"])
+def test_a_kernel_that_does_it_otherwise_is_not_trusted_and_what_it_gave_is_given_back(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    kind = type(request.getfixturevalue(way))
+    if way == "aio":
+        request.getfixturevalue("without_ring")
+    end = kind.end
+    ended = []
+
+    def note_end(owner: Any) -> None:
+        ended.append(owner)
+        end(owner)
+
+    monkeypatch.setattr(kind, "end", note_end)
+    monkeypatch.setattr(kind, "send", lambda _self, sockets, _data: [0] * len(sockets))
+    with caplog.at_level(logging.INFO), to_many() as send:
+        assert owner(send) is not kind
+        assert len(ended) == 1
+    assert "wrote [0, 0" in caplog.text
+
+
+def test_what_is_used_is_given_back(ring: Any) -> None:
+    def held() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]  # one was the listing itself
+        return sum("io_uring" in str(link.readlink()) for link in links)
+
+    before = held()
+    with to_many() as send:
+        assert owner(send) is type(ring)
+        assert held() > before
+    del send
+    assert held() == before
+
+
+def test_it_is_not_tried_where_it_could_end_the_process(caplog: pytest.LogCaptureFixture) -> None:
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        with caplog.at_level(logging.INFO):
+            assert best_way() is one_by_one
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+    assert "SIGPIPE" in caplog.text
+
+
+def test_what_goes_wrong_where_it_does_not_fit_has_nothing_to_do_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "s390x")
+    with pytest.raises(ValueError, match="theirs") as raised, to_many():
+        raise ValueError("theirs")
+    assert raised.value.__context__ is None
+
+
+def test_what_goes_wrong_while_it_is_used_is_the_users_own() -> None:
+    with pytest.raises(OSError, match="theirs"), to_many():
+        raise OSError("theirs")
