@@ -1,32 +1,23 @@
 """One socket's outgoing side: what waits to be sent, how much may wait, and how it ends."""
 
 import asyncio
-import logging
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, Protocol
 
 from app.core.rate import RateLimit
 from app.core.users import User
+from app.outgoing import Outgoing, Pending
 from app.protocol.close_codes import CloseCode
-from app.protocol.frame import Frame, wire_form
-from app.sending import SendToEach, one_by_one
-
-logger = logging.getLogger(__name__)
+from app.protocol.frame import Frame
 
 CLOSE_TIMEOUT = 2.0
 """Seconds in which a client takes what still waits for it and the close frame; then the connection is cut."""
-LOOK_AGAIN = 0.1
-"""Seconds between two looks at how much waits for clients that are behind."""
 REPLAYED_IN_ONE_TURN = 100
 """Messages that one connection is sent again before others have their turn."""
 ERRORS_ALLOWED = 50
 ERRORS_PERIOD = 10.0
-
-
-Pending: TypeAlias = Frame | list[Frame] | None
-"""What was sent to a connection in this turn; a list only where it is more than one, which is seldom."""
 
 
 class Outlet(Protocol):
@@ -38,7 +29,9 @@ class Outlet(Protocol):
     backlog: Sized
     """What was written and is yet to be handed to the kernel."""
     deflates: bool
-    """Which form of a frame `sock` is sent."""
+    """Which form of a frame `sock` is sent; it stays the same while there is a `sock`."""
+    on_end: Callable[[], object] | None
+    """Called before `sock` is taken back."""
 
     def rest(self, data: bytes, taken: int) -> int:
         """Write what is left of what `sock` took so many bytes of; answers how many the client has yet to take."""
@@ -59,138 +52,6 @@ class Outlet(Protocol):
     def abort(self) -> None:
         """Cut the connection, with all that waits."""
         ...
-
-
-class Outgoing:
-    """What leaves for all connections together.
-
-    Frames for one connection that fall into one turn of the event loop leave in one write, at the turn's end. Over
-    `limit`, in bytes that wait for clients to take them, those of connections that are ending go first, then the
-    slowest.
-    """
-
-    def __init__(self, limit: int, send_to_each: SendToEach = one_by_one) -> None:
-        self._limit = limit
-        self._send_to_each = send_to_each
-        self._this_turn: list[Connection] = []
-        self._behind: dict[Connection, int] = {}
-        """Who has not taken all that was written, and how many bytes wait for each."""
-        self._look_again: asyncio.TimerHandle | None = None
-        self.bytes = 0
-
-    def send(self, frame: Frame, connections: Iterable["Connection"], left_out: "Connection | None" = None) -> int:
-        """Send a frame to all of these but one; answers how many get it. The same as `Connection.send` for each."""
-        # A call saved here is saved for each delivery: nearly always this is the turn's only frame.
-        turn = self._this_turn
-        if not turn:
-            asyncio.get_running_loop().call_soon(self._flush)
-        size = frame.size
-        sent = 0
-        for connection in connections:
-            if connection is left_out:
-                continue
-            if connection.pending is None and connection.later is None and connection.close_code is None:
-                connection.pending = frame
-                connection.buffered += size
-                turn.append(connection)
-                sent += 1
-            elif connection.send(frame):
-                sent += 1
-        return sent
-
-    def at_the_end_of_this_turn(self, connection: "Connection") -> None:
-        """Have a connection flush what it has."""
-        if not self._this_turn:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._this_turn.append(connection)
-
-    def _flush(self) -> None:
-        turn, self._this_turn = self._this_turn, []
-        behind = self._behind
-        same: Pending = None
-        plain: list[Connection] = []
-        deflating: list[Connection] = []
-        for connection in turn:
-            outlet = connection.outlet
-            pending = connection.pending
-            if (
-                pending is None
-                or outlet.sock is None
-                or outlet.backlog
-                or connection.later is not None
-                or (behind and connection in behind)  # what is known of it is to be brought up to date
-            ):
-                self._flush_one(connection)
-                continue
-            connection.pending = None  # it may be in this turn twice
-            connection.buffered = 0
-            if pending is not same and pending != same:
-                self._send_or_cut(same, plain, deflating)
-                same, plain, deflating = pending, [], []
-            (deflating if outlet.deflates else plain).append(connection)
-        self._send_or_cut(same, plain, deflating)
-
-    def _send_or_cut(self, pending: Pending, plain: "list[Connection]", deflating: "list[Connection]") -> None:
-        try:
-            self._send(pending, plain, deflating)
-        except Exception:  # none of these may go on with a hole in what it got
-            logger.exception("%d connections could not be written to", len(plain) + len(deflating))
-            for connection in (*plain, *deflating):
-                connection.cut()
-
-    def _send(self, pending: Pending, plain: "list[Connection]", deflating: "list[Connection]") -> None:
-        """Send the same to all of these, for whom nothing waits."""
-        for connections, deflates in ((plain, False), (deflating, True)):
-            if not connections or pending is None:
-                continue
-            data = wire_form(pending, deflates=deflates)
-            sockets: list[Any] = [connection.outlet.sock for connection in connections]
-            counts = self._send_to_each(sockets, data)
-            if counts.count(len(data)) == len(counts):
-                continue
-            for connection, count in zip(connections, counts, strict=True):
-                if count != len(data):
-                    self._flush_one(connection, data, count)
-
-    def _flush_one(self, connection: "Connection", data: bytes = b"", taken: int = 0) -> None:
-        try:
-            if data:
-                connection.has_waiting(connection.outlet.rest(data, taken))
-            else:
-                connection.flush()
-        except Exception:  # the others of this turn shall not suffer for it
-            logger.exception("a connection could not be written to")
-            connection.cut()
-
-    def waits(self, connection: "Connection", before: int, size: int) -> None:
-        """Count what a connection has yet to take, and end the slowest while that is too much for all together."""
-        self.bytes += size - before
-        if size:
-            self._behind[connection] = size
-        else:
-            self._behind.pop(connection, None)
-        while self.bytes > self._limit and self._behind:
-            self._cut_slowest()
-        if self._behind and self._look_again is None:
-            self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
-
-    def _cut_slowest(self) -> None:
-        # Those that are ending anyway first. What waits for them counts until it is gone, so a close frame behind it,
-        # and seconds in which to take it, would not help the others.
-        ending = {connection: size for connection, size in self._behind.items() if connection.close_code is not None}
-        among = ending or self._behind
-        slowest = max(among, key=among.__getitem__)
-        slowest.overflow()
-        slowest.cut()
-
-    def _look(self) -> None:
-        self._look_again = None
-        for connection in tuple(self._behind):
-            try:
-                connection.measure()
-            except Exception:  # as in a turn
-                logger.exception("a connection could not be written to")
-                connection.cut()
 
 
 class Connection:
@@ -251,6 +112,11 @@ class Connection:
         self._is_open = False
         self._close_reason = ""
         self._cut: asyncio.TimerHandle | None = None
+        self._stand_apart()  # until it is open
+        outlet.on_end = self._stand_apart
+
+    def _stand_apart(self) -> None:
+        self._outgoing.set_apart(self)
 
     def open(self) -> None:
         """The handshake is done: frames may be written."""
@@ -259,18 +125,20 @@ class Connection:
         self.flush()
         if closing:
             self.outlet.close(closing, reason)
+        self._outgoing.readmit(self)
 
     def send(self, frame: Frame) -> bool:
         """Send a frame; answers whether it will be (not on a connection that is closing). Never waits."""
         if self.close_code is not None:
             return False
+        if self.pending is None and self.later is None:
+            self._outgoing.at_the_end_of_this_turn(self)
         pending = self.pending
         if self.later is not None:
             self.later.append(frame)
             self._held += frame.size
         elif pending is None:
             self.pending = frame
-            self._outgoing.at_the_end_of_this_turn(self)
         elif isinstance(pending, list):
             pending.append(frame)
         else:
@@ -303,6 +171,7 @@ class Connection:
         """Write what was sent in this turn."""
         if not self._is_open:
             return
+        self._outgoing.take_out(self)
         pending = self.pending
         if pending is not None:
             self.pending = None
@@ -363,6 +232,7 @@ class Connection:
         self.flush()
         if self._has_overflowed():
             return
+        self._stand_apart()
         self.close_code = code
         self._close_reason = reason
         self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.cut)
@@ -396,17 +266,22 @@ class Connection:
         if waiting:  # the client has closed, and does not take what was written before
             self._cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.cut)
         self._forget(waiting)
+        self.outlet.on_end = None
+        self._outgoing.forget(self)
 
     def cut(self) -> None:
         """End the connection at once, without a word, with all that waits."""
         if self._cut is not None:
             self._cut.cancel()
             self._cut = None
+        if self.close_code is None:
+            self.close_code = 0
         self.outlet.abort()
         self._forget(0)
 
     def _forget(self, waiting: int) -> None:
         """Drop what was not written; what was is counted for as long as it waits."""
+        self._outgoing.take_out(self)
         self.pending = self.later = None
         self._held = 0
         self.buffered = waiting

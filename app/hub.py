@@ -9,11 +9,11 @@ import logging
 from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from app.arrival import Arrival
 from app.clock import Clock
-from app.connection import Connection, Outgoing, Outlet
+from app.connection import Connection, Outlet
 from app.core import info
 from app.core.channels import ChannelManager
 from app.core.deduplication import Deduplicator
@@ -42,6 +42,7 @@ from app.fanout.embedded import EmbeddedFanout
 from app.handlers import Handlers
 from app.journal import SECOND, HistoryLimits, Journal, Place, Resumed
 from app.metrics import Metrics
+from app.outgoing import CROWD_BYTES, Outgoing
 from app.protocol import codec, messages
 from app.protocol.close_codes import CloseCode
 from app.protocol.errors import ErrorCode, MessageError
@@ -90,8 +91,7 @@ class Limits:
     rollover: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """A message that a fan-out has accepted: its id, and the carrier's own id for it, if any."""
 
     id: str
@@ -133,7 +133,8 @@ class Hub:
         self._custom_pubsub = custom_pubsub
         self._fanout = fanout
         self._local = EmbeddedFanout()
-        self._outgoing = Outgoing(limits.max_buffered_total, send_to_each)
+        crowd_bytes = min(CROWD_BYTES, limits.max_buffered)
+        self._outgoing = Outgoing(limits.max_buffered_total, send_to_each, crowd_bytes)
         self._tasks = TaskOwner(MessageError, FanoutStartError)
         self._backlog = Backlog(fanout, limits.publish_backlog, metrics)
         self._sequence = 0
@@ -262,7 +263,7 @@ class Hub:
 
     def disconnect(self, connection: Connection) -> None:
         """Forget a socket that is gone, with all it had."""
-        connection.ended()
+        connection.ended()  # in one step with the rest: nothing may be sent to what it belongs to in between
         del self.connections[connection.id]
         self.channels.unsubscribe(connection)
         if connection.user is not None:
@@ -349,7 +350,12 @@ class Hub:
         ack_id: Json | None = None,
         position: str | None = None,
     ) -> None:
-        """Subscribe a connection, tell it so, and send what it missed since `position`. Raises MessageError."""
+        """Subscribe a connection, tell it so, and send what it missed since `position`. Raises MessageError.
+
+        Nothing happens for one that has gone, as while a handler ran for it.
+        """
+        if connection.id not in self.connections:
+            return
         if (
             not self.channels.has(connection, channel, sub_id)
             and self.channels.subscription_count_of(connection) >= self.limits.max_subscriptions

@@ -35,6 +35,7 @@ class Nowhere:
     sock: socket.socket | None = None
     backlog: Sized = ()
     deflates = False
+    on_end: Callable[[], object] | None = None
 
     def rest(self, _data: bytes, _taken: int) -> int:
         """There is none."""

@@ -5,6 +5,28 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 C = TypeVar("C", bound=Hashable)
+V = TypeVar("V")
+
+
+class Members(dict[C, V]):
+    """Connections that belong together, in the order in which they came, each with what is known of it."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: object | None = None
+        """A cache for who sends to them (see app.outgoing). None as soon as one has come or gone."""
+
+    def join(self, connection: C, value: V) -> None:
+        """Add one."""
+        self[connection] = value
+        self.kept = None
+
+    def leave(self, connection: C) -> None:
+        """Take one away."""
+        del self[connection]
+        self.kept = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +40,8 @@ class Removed:
 
 @dataclass(slots=True)
 class _Channel(Generic[C]):
-    subscriptions: dict[str, dict[C, None]] = field(default_factory=dict)  # dicts as sets that keep their order
-    memberships: dict[C, set[str]] = field(default_factory=dict)  # each connection once, however many subIds it has
+    subscriptions: dict[str, Members[C, None]] = field(default_factory=dict)
+    memberships: Members[C, set[str]] = field(default_factory=Members)  # each once, however many subIds it has
 
 
 class ChannelManager(Generic[C]):
@@ -28,7 +50,7 @@ class ChannelManager(Generic[C]):
     def __init__(self) -> None:
         self._channels: dict[str, _Channel[C]] = {}
         self._channels_of: dict[C, dict[str, None]] = {}
-        self._counts: dict[C, int] = {}
+        self._counts: Members[C, int] = Members()
         self._subscription_count = 0
 
     def subscribe(self, connection: C, channel: str, sub_id: str) -> None:
@@ -38,14 +60,19 @@ class ChannelManager(Generic[C]):
             entry = self._channels[channel] = _Channel()
         subscribers = entry.subscriptions.get(sub_id)
         if subscribers is None:
-            subscribers = entry.subscriptions[sub_id] = {}
+            subscribers = entry.subscriptions[sub_id] = Members()
             self._subscription_count += 1
         if connection in subscribers:
             return
-        subscribers[connection] = None
-        entry.memberships.setdefault(connection, set()).add(sub_id)
-        self._channels_of.setdefault(connection, {})[channel] = None
-        self._counts[connection] = self._counts.get(connection, 0) + 1
+        subscribers.join(connection, None)
+        if connection not in entry.memberships:
+            entry.memberships.join(connection, set())
+        entry.memberships[connection].add(sub_id)
+        if connection not in self._counts:
+            self._counts.join(connection, 0)
+            self._channels_of[connection] = {}
+        self._channels_of[connection][channel] = None
+        self._counts[connection] += 1
 
     def unsubscribe(self, connection: C, channel: str | None = None, sub_id: str | None = None) -> Removed:
         """Take away one subscription, all of a channel, or all (the seed's three forms); nothing there is no error."""
@@ -69,31 +96,35 @@ class ChannelManager(Generic[C]):
         for name in leaving:
             joined.discard(name)
             subscribers = entry.subscriptions[name]
-            del subscribers[connection]
+            subscribers.leave(connection)
             if not subscribers:
                 del entry.subscriptions[name]
                 emptied += 1
         self._subscription_count -= emptied
         if not joined:
-            del entry.memberships[connection]
+            entry.memberships.leave(connection)
             del self._channels_of[connection][channel]
         self._counts[connection] -= len(leaving)
         if not self._counts[connection]:
-            del self._counts[connection], self._channels_of[connection]
+            self._counts.leave(connection)
+            del self._channels_of[connection]
         if not entry.subscriptions:
             del self._channels[channel]
         return Removed(len(leaving), emptied, int(not entry.subscriptions))
 
     def connections_of(self, channel: str, sub_id: str | None = None) -> Collection[C]:
-        """The connections of a subscription or of a whole channel, each once. Valid until the next change."""
+        """The connections of a subscription or of a whole channel, each once. Valid until the next change.
+
+        What is there is one of `Members`, and the same one for as long as it is not empty.
+        """
         entry = self._channels.get(channel)
         if entry is None:
             return ()
-        return entry.memberships.keys() if sub_id is None else entry.subscriptions.get(sub_id, {}).keys()
+        return entry.memberships if sub_id is None else entry.subscriptions.get(sub_id, ())
 
     def subscribed_connections(self) -> Collection[C]:
-        """All connections that have at least one subscription. Valid until the next change."""
-        return self._counts.keys()
+        """All connections that have at least one subscription; the same `Members` at any time."""
+        return self._counts
 
     def subscriptions_of(self, channel: str) -> Iterator[tuple[str, int]]:
         """Each subId of a channel with the number of its connections."""

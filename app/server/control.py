@@ -38,6 +38,7 @@ class Control:
         "closed",
         "deflates",
         "inbox",
+        "on_end",
         "on_gone",
         "on_silence",
         "sock",
@@ -59,6 +60,8 @@ class Control:
         self.sock: socket.socket | None = None
         self.backlog: Sized = ()
         """The transport's, from the accept to the close."""
+        self.on_end: Callable[[], object] | None = None
+        """Called before nothing may be written any more."""
         self.on_silence: Callable[[], None] | None = None
         """Called when the client has not answered a ping."""
         self.on_gone: Callable[[], object] | None = None
@@ -73,7 +76,7 @@ class Control:
         """Frames may follow. What is left of the handshake, `head`, leaves with the first of them, in one write."""
         self.deflates = deflates
         self._head = head
-        if not head:
+        if not head and not self.closed:
             self.sock, self.backlog = _short_way(self._transport)
 
     def take_head(self) -> bytes:
@@ -85,6 +88,9 @@ class Control:
 
     def end(self) -> None:
         """Nothing may follow what was written."""
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
         self.closed = True
         self.sock, self.backlog = None, ()
 
@@ -124,6 +130,7 @@ class Control:
 
     def abort(self) -> None:
         """Cut the connection and all that waits in it."""
+        self.end()  # the socket is closed a moment later, and takes more until then
         with suppress(AttributeError):  # of asyncio: a transport that closed once all was written has no loop any more
             self._transport.abort()
 

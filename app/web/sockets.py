@@ -223,6 +223,7 @@ class MessageOutlet:
     sock: socket.socket | None = None
     backlog: Sized = ()
     deflates = False
+    on_end: Callable[[], object] | None = None
 
     def __init__(
         self,

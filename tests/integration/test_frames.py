@@ -28,8 +28,8 @@ from wsproto.events import CloseConnection, Ping, TextMessage
 
 from app import Settings, create_app
 from app.hub import Hub
+from app.outgoing import CROWD
 from app.protocol.close_codes import CloseCode
-from app.sending import FEW
 from app.server import serve
 from app.server.control import server_of
 from app.server.pings import Pings
@@ -298,7 +298,7 @@ async def test_a_crowd_gets_each_message_whole_and_in_order_also_who_is_behind()
         if os.environ.get("CI"):
             assert await server.metric("sends_to_many") == 1, server.log
         crowd = []
-        for number in range(3 * FEW):
+        for number in range(CROWD + 16):
             behind = number % 7 == 3
             sock = narrow_socket() if behind else socket.socket()
             sock.setblocking(False)

@@ -1,7 +1,7 @@
 """A client that is not there."""
 
 import socket
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 
 from app.protocol.frame import Frame
 
@@ -12,6 +12,7 @@ class FakeOutlet:
     sock: socket.socket | None = None
     backlog: Sized = ()
     deflates = False
+    on_end: Callable[[], object] | None = None
 
     def __init__(self) -> None:
         self.writes: list[list[Frame]] = []

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.connection import Connection, Outgoing
+from app.connection import Connection
+from app.outgoing import Outgoing
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
 from tests.support.deadline import until

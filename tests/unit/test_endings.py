@@ -11,11 +11,12 @@ import pytest
 
 from app import endings as module
 from app.clock import Clock
-from app.connection import Connection, Outgoing
+from app.connection import Connection
 from app.core.departures import RETURNS_PER_SECOND, Reason
 from app.endings import BATCH, Endings
 from app.fanout import Deliver, Fanout, Peer, Publication
 from app.metrics import Metrics
+from app.outgoing import Outgoing
 from app.protocol.close_codes import CloseCode
 from tests.support.deadline import soon, until
 from tests.support.outlet import FakeOutlet

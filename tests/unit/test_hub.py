@@ -62,6 +62,17 @@ async def test_a_message_is_written_once_for_all_who_get_it(
         assert all(len(sent) == 1 and sent[0] is first for sent in others)
 
 
+async def test_who_has_gone_while_a_handler_ran_for_it_is_subscribed_to_nothing() -> None:
+    async with open_hub() as hub:
+        outlet = FakeOutlet()
+        gone = hub.connect(None, None, outlet=outlet)
+        hub.disconnect(gone)
+        hub.director.subscribe(gone, "news", "front")
+        await hub.receive(gone, '{"type":"subscribe","channel":"news","subId":"front"}')
+        assert hub.channels.subscription_count == 0
+        assert outlet.writes == []
+
+
 async def test_who_has_gone_is_not_waited_for_when_the_instance_ends() -> None:
     async with open_hub() as hub:
         gone = [hub.connect(None, None, outlet=FakeOutlet()) for _ in range(3)]

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.connection import Connection, Outgoing
+from app.connection import Connection
+from app.core.channels import Members
+from app.outgoing import Outgoing
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
 from app.server.control import Control
@@ -130,6 +132,40 @@ async def test_each_gets_the_form_it_takes_and_all_of_a_turn(ends: Ends) -> None
     assert await made[0].has_read(*BIG, HELLO)
     for end in made[1:]:
         assert await end.has_read(*BIG)
+
+
+async def test_whose_end_is_written_gets_nothing_behind_it_and_the_others_of_a_crowd_do(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.outgoing.CROWD", 8)
+    made = [await ends() for _ in range(8)]
+    members: Members[Connection, None] = Members()
+    for end in made:
+        members.join(end.connection, None)
+    assert ends.outgoing.send(HELLO, members) == 8
+    made[3].control.end()
+    assert made[3].control.on_end is None
+    made[3].transport.write(b"<close>")
+    for _ in range(2):
+        await asyncio.sleep(0)
+        assert ends.outgoing.send(HELLO, members) == 8
+    await asyncio.sleep(0)
+    for end in made[:3] + made[4:]:
+        assert await end.has_read(HELLO, HELLO, HELLO)
+    made[3].transport.close()
+    assert await made[3].read(7) == b"<close>"
+    assert await soon(asyncio.get_running_loop().sock_recv(made[3].client, 100)) == b""
+
+
+async def test_who_is_cut_takes_nothing_more_although_its_socket_is_open_for_a_moment(ends: Ends) -> None:
+    end = await ends()
+    ends.send(HELLO)
+    assert await end.has_read(HELLO)
+    asyncio.get_running_loop().call_soon(ends.send, HELLO)
+    ends.send(HELLO)
+    end.connection.cut()
+    assert ends.outgoing.send(HELLO, [end.connection]) == 0
+    assert await soon(asyncio.get_running_loop().sock_recv(end.client, 100)) == b""
 
 
 async def test_a_client_that_is_behind_gets_all_in_order_once_it_reads(ends: Ends) -> None:
