@@ -22,8 +22,7 @@ CROWD = 32
 MOST_APART = 0.25
 """The part of a crowd that may be apart; where it is more, each is looked at."""
 CROWD_BYTES = 64 * 1024
-"""Of what a crowd is sent in one turn."""
-
+"""Bytes that are noted for a crowd in one turn; what is more is noted for each of it."""
 FEW_APART = 16
 """Up to so many are left out by their place; to look at each of a crowd takes longer."""
 
@@ -44,7 +43,7 @@ class Outgoing:
         self._limit = limit
         self._send_to_each = send_to_each
         self._crowd_bytes = crowd_bytes
-        """What a crowd is sent in one turn; what is more is noted for each. No more than each may have waiting."""
+        """No more than may wait for one connection, since it is not counted there."""
         self._this_turn: dict[Connection, None] = {}
         """Who has something pending."""
         self._noted: _Noted | None = None
