@@ -3,10 +3,13 @@
 import os
 import platform
 import socket
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
+from app.sending.one_by_one import SendToEach, one_by_one
 from app.sending.trial import Unfit
 
 _FILENO: Any = socket.socket.fileno
@@ -78,3 +81,43 @@ class SameForAll:
 def numbers_of(sockets: Sequence[socket.socket]) -> "array[int]":
     """The numbers by which the kernel knows them; -1 where one is closed."""
     return array("i", map(_FILENO, sockets))
+
+
+class InOneCall(ABC):
+    """A way to send to up to `room` sockets by one call; more take another."""
+
+    few: ClassVar[int]
+    """Up to so many sockets a call for each costs less."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._is_fit = True
+        """False while it is not known what was sent, and from then on if that is never known."""
+
+    def send(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
+        """Send to each; see `SendToEach`."""
+        if len(sockets) <= self.few or not self._is_fit:
+            return one_by_one(sockets, data)
+        if len(sockets) <= self._room:
+            return self._send_at_once(sockets, data)
+        counts: list[int] = []
+        for start in range(0, len(sockets), self._room):
+            counts += self._send_at_once(sockets[start : start + self._room], data)
+        return counts
+
+    @abstractmethod
+    def _send_at_once(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
+        """The same for no more than there is room for."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Give it back."""
+
+
+@contextmanager
+def until_its_end(way: InOneCall) -> Iterator[SendToEach]:
+    """How it sends, and its end."""
+    try:
+        yield way.send
+    finally:
+        way.end()

@@ -5,17 +5,16 @@ import os
 import socket
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
-from app.sending.calls import SameForAll, SystemCalls, numbers_of
+from app.sending.calls import InOneCall, SameForAll, SystemCalls, numbers_of, until_its_end
 from app.sending.one_by_one import SendToEach, one_by_one
 from app.sending.trial import Unfit
 
 logger = logging.getLogger(__name__)
 
 FEW = 8
-"""Up to so many sockets a call for each costs less."""
 
 # From include/uapi/linux/io_uring.h; the calls have the same numbers everywhere.
 _SETUP, _ENTER = 425, 426
@@ -32,27 +31,23 @@ _AT_ONCE_OR_NOT = 0x40 | 0x4000  # MSG_DONTWAIT, MSG_NOSIGNAL
 _WRAP = 1 << 32
 
 
-@contextmanager
-def sender(room: int) -> Iterator[SendToEach]:
+def sender(room: int) -> AbstractContextManager[SendToEach]:
     """io_uring with room for so many sends in a call, a power of two. Raises Unfit, or OSError where it may not be."""
-    ring = _Ring(SystemCalls(), room)
-    try:
-        yield ring.send
-    finally:
-        ring.end()
+    return until_its_end(_Ring(SystemCalls(), room))
 
 
-class _Ring:
+class _Ring(InOneCall):
     """Two rings of the kernel's: of what is asked for, and of what was done."""
+
+    few = FEW
 
     def __init__(self, calls: SystemCalls, room: int) -> None:
         self._calls = calls
-        self._room = room
+        super().__init__(room)
         memory, at = calls.memory(_PARAMETERS.size)
         self._number = calls.call(_SETUP, room, at, 0, 0, 0, 0)
         if self._number < 0:
             raise calls.error()
-        self._is_fit = True
         self._has_said = False
         try:
             self._look_into(_PARAMETERS.unpack(memory))
@@ -92,17 +87,6 @@ class _Ring:
         """Give it back; its memory goes with this object."""
         self._is_fit = False
         os.close(self._number)
-
-    def send(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
-        """Send to each; see `SendToEach`."""
-        if len(sockets) <= FEW or not self._is_fit:
-            return one_by_one(sockets, data)
-        if len(sockets) <= self._room:
-            return self._send_at_once(sockets, data)
-        counts: list[int] = []
-        for start in range(0, len(sockets), self._room):
-            counts += self._send_at_once(sockets[start : start + self._room], data)
-        return counts
 
     def _send_at_once(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
         count = len(sockets)

@@ -3,16 +3,15 @@
 import logging
 import socket
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
-from app.sending.calls import SameForAll, SystemCalls, numbers_of
+from app.sending.calls import InOneCall, SameForAll, SystemCalls, numbers_of, until_its_end
 from app.sending.one_by_one import SendToEach, one_by_one
 
 logger = logging.getLogger(__name__)
 
 FEW = 16
-"""Up to so many sockets a call for each costs less."""
 
 # From include/uapi/linux/aio_abi.h: struct iocb has 64 bytes, struct io_event 32.
 _BLOCK, _EVENT = 64, 32
@@ -23,23 +22,20 @@ _LONGEST_WAIT = (1, 0)
 """Seconds and nanoseconds for the answers of writes that are done."""
 
 
-@contextmanager
-def sender(room: int) -> Iterator[SendToEach]:
+def sender(room: int) -> AbstractContextManager[SendToEach]:
     """Linux's AIO with room for so many writes in a call. Raises Unfit, or OSError where the kernel gives none."""
-    context = _Context(SystemCalls(), room)
-    try:
-        yield context.send
-    finally:
-        context.end()
+    return until_its_end(_Context(SystemCalls(), room))
 
 
-class _Context:
+class _Context(InOneCall):
     """A context of the kernel's, and the memory through which writes are asked for and answered."""
+
+    few = FEW
 
     def __init__(self, calls: SystemCalls, room: int) -> None:
         self._calls = calls
         self._setup, self._destroy, self._submit, self._get_events = _NUMBERS[calls.machine]
-        self._room = room
+        super().__init__(room)
         self._context = array("Q", (0,))
         self._wait = array("Q", _LONGEST_WAIT)
         blocks, first = calls.memory(_BLOCK * room)
@@ -55,7 +51,6 @@ class _Context:
         self._indices = answers[0::4]  # data
         self._results = answers[2::4]  # res: bytes, or an error below 0
         self._in_order = list(range(room))
-        self._is_fit = True
         if calls.call(self._setup, room, self._context.buffer_info()[0], 0, 0, 0, 0) < 0:
             raise calls.error()
 
@@ -63,15 +58,6 @@ class _Context:
         """Give it back."""
         self._is_fit = False
         self._calls.call(self._destroy, self._context[0], 0, 0, 0, 0, 0)
-
-    def send(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
-        """Send to each; see `SendToEach`."""
-        if len(sockets) <= FEW or not self._is_fit:
-            return one_by_one(sockets, data)
-        counts: list[int] = []
-        for start in range(0, len(sockets), self._room):
-            counts += self._send_at_once(sockets[start : start + self._room], data)
-        return counts
 
     def _send_at_once(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
         count = len(sockets)
