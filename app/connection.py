@@ -97,7 +97,7 @@ class Connection:
         self.buffered = 0
         """Bytes that were sent and not taken, when they were last looked at."""
         self.close_code: int | None = None
-        """The code of a close that the service began."""
+        """The code of a close that the service began; 0: it was cut, or is gone."""
         self._outgoing = outgoing
         self._max_buffered = max_buffered
         self.outlet = outlet

@@ -61,22 +61,28 @@ class Outgoing:
     # A turn
 
     def send(self, frame: Frame, connections: Collection["Connection"], left_out: "Connection | None" = None) -> int:
-        """Send a frame to all of these but one; answers how many get it. The same as `Connection.send` for each."""
+        """Send a frame to all of these but one; answers how many get it."""
         if isinstance(connections, Members) and len(connections) >= CROWD:
             sent = self._send_to_crowd(frame, connections, left_out)
             if sent is not None:
                 return sent
-        if self._noted is not None:
-            return sum([each.send(frame) for each in connections if each is not left_out])
+        return self._note_for_each(frame, connections, left_out)
+
+    def _note_for_each(
+        self, frame: Frame, connections: Collection["Connection"], left_out: "Connection | None" = None
+    ) -> int:
         # A call saved here is saved for each delivery: nearly always this is the turn's only frame.
         if connections:
             self._await_end_of_turn()
+        noted = self._noted
         turn = self._this_turn
         size = frame.size
         sent = 0
         for connection in connections:
             if connection is left_out:
                 continue
+            if noted is not None:
+                self.take_out(connection)
             if connection.pending is None and connection.later is None and connection.close_code is None:
                 connection.pending = frame
                 connection.buffered += size
@@ -108,11 +114,8 @@ class Outgoing:
         noted.frames.append(frame)
         noted.size += frame.size
         apart = [connection for connection in noted.apart if connection is not left_out]
-        sent = len(members) - len(noted.apart)
-        for connection in apart:
-            if connection.send(frame):
-                sent += 1
-        return sent
+        together = len(members) - len(noted.apart)
+        return together + self._note_for_each(frame, apart)
 
     def _note_for(self, members: "Members[Connection, Any]") -> "_Noted | None":
         keys = members.keys()
@@ -131,12 +134,8 @@ class Outgoing:
     def take_out(self, connection: "Connection") -> None:
         """What was noted for this one with others is its own from now on."""
         noted = self._noted
-        if noted is None or not noted.is_for(connection):
-            return
-        noted.apart.add(connection)
-        connection.pending = noted.pending()
-        connection.buffered += noted.size
-        self._this_turn[connection] = None
+        if noted is not None and noted.is_for(connection):
+            noted.hand_over(connection, self._this_turn)
 
     def at_the_end_of_this_turn(self, connection: "Connection") -> None:
         """Have a connection flush what it has."""
@@ -208,10 +207,7 @@ class Outgoing:
             if any(kind.backlogs):  # such as a pong that went not at once
                 for connection in kind.connections:
                     if connection.outlet.backlog and connection not in noted.apart:
-                        noted.apart.add(connection)
-                        connection.pending = noted.pending()
-                        connection.buffered += noted.size
-                        turn[connection] = None
+                        noted.hand_over(connection, turn)
             connections, sockets = kind.without(noted.apart)
             self._send_or_cut(pending, connections, sockets, deflates=kind.deflates)
 
@@ -358,6 +354,13 @@ class _Noted:
         """Whether this one is to get it with the others."""
         is_same = self._members.kept is self.crowd  # as nearly always, which saves making its places
         return connection not in self.apart and connection in (self._members if is_same else self.crowd)
+
+    def hand_over(self, connection: "Connection", turn: "dict[Connection, None]") -> None:
+        """Note it for this one alone, who has something pending in this turn from now on."""
+        self.apart.add(connection)
+        connection.pending = self.pending()
+        connection.buffered += self.size
+        turn[connection] = None
 
     def pending(self) -> Pending:
         """The same as something noted for one connection alone."""

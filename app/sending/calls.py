@@ -1,4 +1,6 @@
-"""What both ways to send to many have in common: system calls that Python does not know, and memory to share."""
+"""What both ways to send to many by one call have in common: system calls that Python does not know, memory that the
+kernel reads, and how many sockets are sent to at once.
+"""
 
 import os
 import platform

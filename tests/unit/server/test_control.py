@@ -168,6 +168,23 @@ async def test_who_is_cut_takes_nothing_more_although_its_socket_is_open_for_a_m
     assert await soon(asyncio.get_running_loop().sock_recv(end.client, 100)) == b""
 
 
+async def test_who_is_cut_out_of_a_crowd_takes_nothing_more_either(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.outgoing.CROWD", 8)
+    made = [await ends() for _ in range(8)]
+    members: Members[Connection, None] = Members()
+    for end in made:
+        members.join(end.connection, None)
+    assert ends.outgoing.send(HELLO, members) == 8
+    for end in made:
+        assert await end.has_read(HELLO)
+    made[3].connection.cut()
+    assert ends.outgoing.send(HELLO, members) == 7
+    ends.outgoing._flush()  # as a turn's end may come before its socket is closed
+    assert await soon(asyncio.get_running_loop().sock_recv(made[3].client, 100)) == b""
+    for end in made[:3] + made[4:]:
+        assert await end.has_read(HELLO)
+
+
 async def test_a_client_that_is_behind_gets_all_in_order_once_it_reads(ends: Ends) -> None:
     slow, fast = await ends(), await ends()
     for frame in BIG:
