@@ -27,6 +27,7 @@ from app.core.router import (
     Inform,
     OneUser,
     Publish,
+    Request,
     Router,
     Rules,
     Subscribe,
@@ -122,6 +123,7 @@ class Hub:
         self.channels: ChannelManager[Connection] = ChannelManager()
         self.users: UserMap[Connection] = UserMap(tuple(include_user_props))
         self.metrics = metrics
+        self._published_here = metrics.published.labels("local", "accepted")
         self.director = MessageDirector(self)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.failed: asyncio.Future[FanoutStartError] | None = None
@@ -284,27 +286,54 @@ class Hub:
 
     async def receive(self, connection: Connection, data: str | bytes) -> None:
         """Do what a client's frame asks for, and answer it. Never raises for what a client sends."""
-        if not isinstance(data, str):
-            error = MessageError(ErrorCode.BINARY_FRAME, "messages are JSON in text frames")
-            self._refuse(connection, error, None, data[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
+        if isinstance(data, str):
+            call = self._receive(connection, data)
+            if call is not None:
+                await self._call_handler(connection, *call)
             return
-        decoded = codec.decode(data)
+        error = MessageError(ErrorCode.BINARY_FRAME, "messages are JSON in text frames")
+        self._refuse(connection, error, None, data[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
+
+    def receive_at_once(self, connection: Connection, text: str) -> bool:
+        """The same without waiting; False where that does not go, as a handler takes its time, and nothing was done."""
+        return self._receive(connection, text) is None
+
+    def _receive(self, connection: Connection, text: str) -> codec.Decoded | None:
+        """Do what needs no waiting; answers what calls a handler."""
+        decoded = codec.decode(text)
         if isinstance(decoded, codec.Refused):
             self._refuse(connection, decoded.error, decoded.ack_id, decoded.shown)
-            return
-        self.metrics.received.inc()
+            return None
         message, shown = decoded
         try:
-            await self._do(connection, message, shown)
-        except MessageError as error:
-            self._refuse(connection, error, message.ack_id, shown)
-        except Exception:
-            logger.exception("a message could not be handled", extra={"connection": connection.id})
-            failure = MessageError(ErrorCode.INTERNAL, "the service failed on this message")
-            self._refuse(connection, failure, message.ack_id, shown)
+            request = self._router.request_of(message)
+            if isinstance(request, CallHandler):
+                return decoded
+            self._do(connection, message, shown, request)
+        except Exception as error:
+            self._fail(connection, message, shown, error)
+        self.metrics.received.inc()
+        return None
 
-    async def _do(self, connection: Connection, message: Message, shown: Json | str) -> None:
-        match self._router.request_of(message):
+    async def _call_handler(self, connection: Connection, message: Message, shown: Json | str) -> None:
+        self.metrics.received.inc()
+        try:
+            await self._handlers.call(message.type, connection, codec.to_object(message), self.director)
+            if message.ack_id is not None:
+                self._reply(connection, message.ack_id, id=message.id)
+        except Exception as error:
+            self._fail(connection, message, shown, error)
+
+    def _fail(self, connection: Connection, message: Message, shown: Json | str, error: Exception) -> None:
+        if not isinstance(error, MessageError):
+            logger.error("a message could not be handled", exc_info=error, extra={"connection": connection.id})
+            error = MessageError(ErrorCode.INTERNAL, "the service failed on this message")
+        self._refuse(connection, error, message.ack_id, shown)
+
+    def _do(self, connection: Connection, message: Message, shown: Json | str, request: Request) -> None:
+        match request:
+            case Publish():
+                self._publish_for(connection, message, shown, request)
             case Subscribe(channel, sub_id, position):
                 self.subscribe(connection, channel, sub_id, message.ack_id, position)
             case Unsubscribe(channel, sub_id):
@@ -316,23 +345,16 @@ class Hub:
             case Inform(detail, channel):
                 answer = self.info_detail(channel) if detail else self.info()
                 self.tell(connection, type=message.type, ackId=message.ack_id, **answer)
-            case CallHandler(kind):
-                await self._handlers.call(kind, connection, codec.to_object(message), self.director)
-                if message.ack_id is not None:
-                    self._reply(connection, message.ack_id, id=message.id)
-            case Publish(shared):
-                await self._publish_for(connection, message, shown, shared=shared)
 
-    async def _publish_for(self, connection: Connection, message: Message, shown: Json | str, *, shared: bool) -> None:
-        """Publish a client's message. Only the handing over is awaited; the answer comes once it is accepted."""
-        publishing = self._publish(message, shared=shared, sender=connection.id)
-        if not shared:
-            self._accepted(connection, message, await publishing)
+    def _publish_for(self, connection: Connection, message: Message, shown: Json | str, request: Publish) -> None:
+        """Publish a client's message. The answer comes once it is accepted, and nobody waits for that."""
+        if not request.shared:
+            self._accepted(connection, message, self._publish_here(message, request.audience, connection.id))
             return
 
         async def answer() -> None:
             try:
-                self._accepted(connection, message, await publishing)
+                self._accepted(connection, message, await self._publish(message, request, sender=connection.id))
             except MessageError as error:
                 self._refuse(connection, error, message.ack_id, shown)
 
@@ -415,13 +437,13 @@ class Hub:
 
     async def publish_from_outside(self, message: Message) -> Published:
         """Publish what came over HTTP: to all instances, whatever its type, as from the topic. Raises MessageError."""
-        return await self._publish(message, shared=True, sender=None)
+        return await self._publish(message, Publish(True, self._router.audience_of(message)), sender=None)
 
     async def publish(self, message: Message) -> Published:
         """Publish a message of this process by its type's rules, with no sender to leave out. Raises MessageError."""
         # Each call is a sender of its own, so that two handlers may pass on messages of two clients that have the
         # same id.
-        return await self._publish(message, shared=self._router.publish_of(message).shared, sender=self._clock.new_id())
+        return await self._publish(message, self._router.publish_of(message), sender=self._clock.new_id())
 
     async def emit(self, channel: str | None, sub_id: str | None, type: str, payload: Any = None) -> Published:
         """The seed's `socketEmitter.emit`: to a channel, a subscription or as the type says. Raises MessageError."""
@@ -439,7 +461,7 @@ class Hub:
     async def logout(self, user_tag: str) -> None:
         """The seed's `handleLogout`: close (3503) a user's sockets on all instances, or raise MessageError."""
         try:
-            await self._hand_over(Message(type=messages.LOGOUT, user_tag=user_tag), shared=True, sender=None)
+            await self._hand_over(Message(type=messages.LOGOUT, user_tag=user_tag), sender=None)
         finally:
             self._log_out_here(user_tag)
 
@@ -447,36 +469,48 @@ class Hub:
         for connection in tuple(self.users.connections_of(user_tag)):
             self._end(connection, CloseCode.LOGGED_OUT, "logged out")
 
-    async def _publish(self, message: Message, *, shared: bool, sender: str | None) -> Published:
-        audience = self._router.audience_of(message)
-        fanout = self._fanout if shared else self._local
+    async def _publish(self, message: Message, request: Publish, *, sender: str | None) -> Published:
+        if not request.shared:
+            return self._publish_here(message, request.audience, sender)
+        self._expect_somebody(request.audience, self._fanout)
+        return await self._hand_over(message, sender)
+
+    def _publish_here(self, message: Message, audience: Audience, sender: str | None) -> Published:
+        """The same for what stays on this instance."""
+        self._expect_somebody(audience, self._local)
+        message_id, data, attributes = self._as_it_goes_out(message, sender)
+        self._local.hand_out(Publication(data, attributes))
+        self._published_here.inc()
+        return Published(message_id, None)
+
+    def _expect_somebody(self, audience: Audience, fanout: Fanout) -> None:
+        """Tell a sender, where that can be known, that the only one whom it is for is not there."""
         if isinstance(audience, OneUser) and not fanout.reaches_others and not self._receivers(audience):
             raise MessageError(ErrorCode.USER_OFFLINE, f"User with user tag {audience.user_tag} is not online")
-        return await self._hand_over(message, shared=shared, sender=sender)
 
-    async def _hand_over(self, message: Message, *, shared: bool, sender: str | None) -> Published:
-        """Stamp a message and give it to the fan-out, as far as the backlog allows."""
+    async def _hand_over(self, message: Message, sender: str | None) -> Published:
+        """Give a message to the shared fan-out, as far as the backlog allows."""
+        message_id, data, attributes = self._as_it_goes_out(message, sender)
+        self._sequence += 1
+        attributes["seq"] = str(self._sequence)
+        return Published(message_id, await self._backlog.publish(Publication(data, attributes)))
+
+    def _as_it_goes_out(self, message: Message, sender: str | None) -> tuple[str, bytes, dict[str, str]]:
+        """The id, the JSON and the attributes of a message, stamped."""
         message_id = message.id or self._clock.new_id()
         stamped = message.stamped(id=message_id, sent_date_time=self._clock.now())
         data = codec.encode(stamped)
         if len(data) > self.limits.max_payload + STAMP_ROOM:
             raise MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {self.limits.max_payload} bytes")
-        attributes = {
-            "type": stamped.type,
-            "channel": stamped.channel,
-            "subId": stamped.sub_id,
-            "userTag": stamped.user_tag,
-            "origin": self.identity.instance_id,
-            "sender": sender,
-        }
-        place = {key: value for key, value in attributes.items() if value is not None}
-        if not shared:
-            await self._local.publish(Publication(data, place))
-            self.metrics.published.labels("local", "accepted").inc()
-            return Published(message_id, None)
-        self._sequence += 1
-        publication = Publication(data, {**place, "seq": str(self._sequence)})
-        return Published(message_id, await self._backlog.publish(publication))
+        attributes = (
+            ("type", stamped.type),
+            ("channel", stamped.channel),
+            ("subId", stamped.sub_id),
+            ("userTag", stamped.user_tag),
+            ("origin", self.identity.instance_id),
+            ("sender", sender),
+        )
+        return message_id, data, {name: value for name, value in attributes if value is not None}
 
     # Deliver: from a fan-out
 

@@ -50,6 +50,7 @@ class Publish(NamedTuple):
     """Hand it to the fan-out: the shared one, or (`shared` is false) the instance's own."""
 
     shared: bool
+    audience: "Audience"
 
 
 Request = Subscribe | Unsubscribe | Acknowledge | Inform | CallHandler | Publish
@@ -117,7 +118,6 @@ class Router:
             case kind if (
                 kind in messages.PUBLISHED or kind in self.rules.broadcast_types or kind in self.rules.pubsub_types
             ):
-                self.audience_of(message)
                 return self.publish_of(message)
             case kind if kind.startswith(messages.OWN_PREFIX):
                 raise _reserved()
@@ -125,9 +125,9 @@ class Router:
                 raise MessageError(ErrorCode.UNSUPPORTED_TYPE, f"a message of type {kind!r} cannot be sent here")
 
     def publish_of(self, message: Message) -> Publish:
-        """Which fan-out a message of this type takes."""
+        """Which fan-out a message takes, by its type, and whom it is for. Raises MessageError as `audience_of`."""
         kind = messages.BROADCAST if message.type in self.rules.broadcast_types else message.type
-        return Publish(shared=kind in self.rules.pubsub_types)
+        return Publish(kind in self.rules.pubsub_types, self.audience_of(message))
 
     def audience_of(self, message: Addressed) -> Audience:
         """Whom a published message is for. Raises MessageError for what cannot be published."""

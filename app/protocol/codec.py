@@ -50,21 +50,22 @@ class Refused(NamedTuple):
 
 def decode(text: str) -> Decoded | Refused:
     """Read a client's message. Never raises for any text."""
+    data = text.encode()
     fields: dict[str, Raw] | None = None
     ack_id: Raw | None = None
     try:
-        fields = _split(text)
+        fields = _split(text, data)
         ack_id = _take_ack_id(fields)
         message = _message(fields, ack_id)
     except MessageError as error:
         readable = fields is not None
-        return Refused(error, ack_id, Raw(text.encode()) if readable else text[:MAX_SHOWN_LENGTH])
-    return Decoded(message, Raw(text.encode()))
+        return Refused(error, ack_id, Raw(data) if readable else text[:MAX_SHOWN_LENGTH])
+    return Decoded(message, Raw(data))
 
 
 def decode_published(data: bytes) -> Message:
     """Read a message that was published as a whole (form 1 of section 4). Raises MessageError."""
-    fields = _split(_text(data))
+    fields = _split(_text(data), data)
     fields.pop("ackId", None)
     sent_date_time = _string(fields.get("sentDateTime"))
     return msgspec.structs.replace(_message(fields, None), sent_date_time=sent_date_time)
@@ -107,7 +108,8 @@ def _payload(data: bytes) -> Raw | None:
 
 def from_object(value: Mapping[str, Any]) -> Message:
     """Make a message of a dict that a handler or embedder wrote. Raises MessageError; TypeError for what is no JSON."""
-    fields = _split(msgspec.json.encode(value).decode())
+    data = msgspec.json.encode(value)
+    fields = _split(data.decode(), data)
     fields.pop("ackId", None)
     return _message(fields, None)
 
@@ -123,7 +125,8 @@ def to_object(message: Message) -> dict[str, Any]:
 
 def encode(message: Message, **marks: object) -> bytes:
     """Write a message; `marks` are further top-level properties (such as isRetry=True)."""
-    return msgspec.json.encode(_fields(message) | marks)
+    fields = _fields(message)
+    return msgspec.json.encode(fields | marks if marks else fields)
 
 
 def completed(data: bytes, **marks: str) -> bytes:
@@ -170,10 +173,9 @@ def _text(data: bytes) -> str:
         raise MessageError(ErrorCode.INVALID_JSON, f"not UTF-8 at byte {error.start}") from None
 
 
-def _split(text: str) -> dict[str, Raw]:
-    """Split an object into its top-level properties, each as the JSON it was."""
+def _split(text: str, data: bytes) -> dict[str, Raw]:
+    """Split an object into its top-level properties, each as the JSON it was; `data` is the same in UTF-8."""
     _check_depth(text)
-    data = text.encode()
     try:
         fields = _OBJECT.decode(data)
     except msgspec.ValidationError:
@@ -203,11 +205,10 @@ def _check_depth(text: str) -> None:
 
 
 def _check_duplicate_keys(text: str, data: bytes, fields: Mapping[str, Raw]) -> None:
-    # The decoder keeps the last of two equal keys. The shortest text that has just these fields is {"key":value,...};
-    # a text of that length has no room for another key, so only one with white space, escaped keys or a duplicate is
-    # read a second time.
-    shortest = 1 + max(1, sum(len(key.encode()) + len(bytes(value)) + 4 for key, value in fields.items()))
-    if len(data) == shortest:
+    # The decoder keeps the last of two equal keys. The encoder writes the shortest text that has just these fields; one
+    # of that length has no room for another key, so only one with white space, with keys that are escaped and need not
+    # be, or with a duplicate is read a second time.
+    if len(data) == len(msgspec.json.encode(fields)):
         return
     try:
         pairs = _PAIRS.decode(text)

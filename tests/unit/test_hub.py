@@ -1,5 +1,7 @@
 """The hub without sockets: what leaves it for each connection."""
 
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,8 +19,8 @@ from tests.support.outlet import FakeOutlet
 
 
 @asynccontextmanager
-async def open_hub(ack_types: frozenset[str] = frozenset()) -> AsyncIterator[Hub]:
-    hub = make_hub(rules=Rules(ack_types=ack_types))
+async def open_hub(ack_types: frozenset[str] = frozenset(), custom: frozenset[str] = frozenset()) -> AsyncIterator[Hub]:
+    hub = make_hub(rules=Rules(ack_types=ack_types, custom_types=custom))
     await hub.open()
     try:
         yield hub
@@ -71,6 +73,57 @@ async def test_who_has_gone_while_a_handler_ran_for_it_is_subscribed_to_nothing(
         await hub.receive(gone, '{"type":"subscribe","channel":"news","subId":"front"}')
         assert hub.channels.subscription_count == 0
         assert outlet.writes == []
+
+
+def received(hub: Hub) -> str:
+    """How many well-formed messages of clients were counted."""
+    found = re.search("\ncloud_sockets_messages_received_total (.*)", hub.metrics.render().decode())
+    return found[1] if found else "none"
+
+
+async def test_what_calls_a_handler_cannot_be_done_at_once_and_is_not_begun() -> None:
+    async with open_hub(custom=frozenset({"call"})) as hub:
+        connection = hub.connect(None, None, outlet=FakeOutlet())
+        call = '{"type":"call","payload":1}'
+        assert not hub.receive_at_once(connection, call)
+        assert received(hub) == "0.0"
+        await hub.receive(connection, call)
+        assert received(hub) == "1.0"
+
+
+async def test_all_else_is_done_at_once_also_what_is_wrong() -> None:
+    async with open_hub() as hub:
+        outlet = FakeOutlet()
+        connection = hub.connect(None, None, outlet=outlet)
+        connection.open()
+        for text in (
+            '{"type":"subscribe","channel":"news","subId":"front"}',
+            '{"type":"announce","channel":"news","payload":1,"ackId":1}',
+            '{"type":"getInfo"}',
+            '{"type":"subscribe"}',
+            "no JSON",
+        ):
+            assert hub.receive_at_once(connection, text)
+        connection.flush()
+        types = [json.loads(text)["type"] for text in outlet.texts]
+        assert types == ["welcome", "ack", "ack", "getInfo", "error", "error"]
+        assert received(hub) == "4.0"
+
+
+async def test_a_failure_of_the_service_is_told_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_hub() as hub:
+        outlet = FakeOutlet()
+        connection = hub.connect(None, None, outlet=outlet)
+        connection.open()
+        monkeypatch.setattr(hub, "info", None)
+        assert hub.receive_at_once(connection, '{"type":"getInfo","ackId":1}')
+        connection.flush()
+        error = json.loads(outlet.texts[-1])
+        assert (error["code"], error["ackId"]) == ("internal", 1)
+        assert "a message could not be handled" in caplog.text
+        assert "TypeError" in caplog.text
 
 
 async def test_who_has_gone_is_not_waited_for_when_the_instance_ends() -> None:

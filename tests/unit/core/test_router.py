@@ -43,11 +43,11 @@ def router() -> Router:
         (Message(type="getInfo"), Inform(False, None)),
         (Message(type="getInfoDetail", channel="c"), Inform(True, "c")),
         (Message(type="custom"), CallHandler("custom")),
-        (Message(type="announce"), Publish(shared=True)),
-        (Message(type="todo"), Publish(shared=True)),
-        (Message(type="broadcast"), Publish(shared=False)),
-        (Message(type="alarm"), Publish(shared=False)),
-        (Message(type="notification", user_tag="u"), Publish(shared=False)),
+        (Message(type="announce", channel="c"), Publish(True, Subscribers("c", None))),
+        (Message(type="todo"), Publish(True, Subscribers(None, None))),
+        (Message(type="broadcast"), Publish(False, Everyone())),
+        (Message(type="alarm"), Publish(False, Everyone())),
+        (Message(type="notification", user_tag="u"), Publish(False, OneUser("u"))),
     ],
 )
 def test_each_type_asks_for_its_thing(router: Router, message: Message, request_: Request) -> None:
@@ -56,7 +56,7 @@ def test_each_type_asks_for_its_thing(router: Router, message: Message, request_
 
 def test_broadcast_types_travel_as_broadcast_does() -> None:
     router = Router(Rules(broadcast_types=frozenset({"alarm"}), pubsub_types=frozenset({"broadcast"})))
-    assert router.publish_of(Message(type="alarm")) == Publish(shared=True)
+    assert router.publish_of(Message(type="alarm")) == Publish(True, Everyone())
 
 
 @pytest.mark.parametrize(
