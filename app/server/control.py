@@ -16,6 +16,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol.h2 import H2Protocol
 
 from app.protocol.frame import Frame, wire_form
+from app.server.first_reader import FirstReader
 from app.server.inbox import Inbox
 
 CONTROL = "cloud_sockets.control"
@@ -41,6 +42,7 @@ class Control:
         "on_end",
         "on_gone",
         "on_silence",
+        "on_text",
         "sock",
     )
 
@@ -64,6 +66,8 @@ class Control:
         """Called before nothing may be written any more."""
         self.on_silence: Callable[[], None] | None = None
         """Called when the client has not answered a ping."""
+        self.on_text: Callable[[str], bool] | None = None
+        """Takes a message that nothing waits before, if it can be handled at once; else `receive` answers it."""
         self.on_gone: Callable[[], object] | None = None
         """Called when nobody listens any more, beside ASGI's event, which an app sees only when it looks."""
 
@@ -77,14 +81,19 @@ class Control:
         self.deflates = deflates
         self._head = head
         if not head and not self.closed:
-            self.sock, self.backlog = _short_way(self._transport)
+            self._take_short_way()
 
     def take_head(self) -> bytes:
         """What is left of the handshake, for who writes before the app does. From now on it is written."""
         head, self._head = self._head, b""
         if head and not self.closed:
-            self.sock, self.backlog = _short_way(self._transport)
+            self._take_short_way()
         return head
+
+    def _take_short_way(self) -> None:
+        self.sock, self.backlog = _short_way(self._transport)
+        if self.sock is not None:
+            FirstReader.of(self._transport).tell_of_the_end(self.end)
 
     def end(self) -> None:
         """Nothing may follow what was written."""
@@ -169,6 +178,16 @@ class Control:
         self._limited = False
         if self._room is not None:
             self._room.set()
+
+    def pass_on(self, text: str) -> bool:
+        """A message goes to the app, at once; False where it has to wait, or the app takes none."""
+        if not self._limited or self._waiting + 1 >= MAX_WAITING:
+            return False
+        if self._waiting == 0 and self.on_text is not None and self.on_text(text):
+            return True
+        self._waiting += 1
+        self.inbox.add({"type": "websocket.receive", "text": text, "bytes": None})
+        return True
 
     async def passed_on(self) -> None:
         """A message goes to the app; returns when its socket may be read on."""

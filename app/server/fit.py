@@ -1,5 +1,8 @@
-"""Whether Hypercorn is as it was checked: all that `app.server` leans on beside what Hypercorn promises."""
+"""Whether Hypercorn is as it was checked, and wsproto and asyncio: all that `app.server` leans on beside what they
+promise.
+"""
 
+from asyncio import selector_events
 from collections.abc import Iterator
 from inspect import signature
 from types import CodeType
@@ -14,6 +17,7 @@ import hypercorn.typing
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WSStream
+from wsproto.connection import Connection, ConnectionType
 
 _MODULES = (
     (hypercorn.asyncio.run, ("TCPServer",)),
@@ -65,6 +69,9 @@ def _misfits() -> Iterator[str]:
     ):
         owner = thing.__name__ if isinstance(thing, type) else type(thing).__name__
         yield from (f"{owner}.{name}" for name in names if not hasattr(thing, name))
+    yield from _misfits_of_wsproto()
+    if not _tells_before_it_closes():
+        yield "asyncio's connection_lost before it closes the socket"
     # These are set, or called, where that takes a connection.
     uses = {*server.__init__.__code__.co_names, *server.run.__code__.co_names}
     yield from (f"TCPServer.{name}" for name in _SERVER_SETS if name not in uses)
@@ -77,6 +84,27 @@ def _misfits() -> Iterator[str]:
     for made, takes in ((server, _SERVER_TAKES), (http, _HTTP_TAKES), (WSStream, _STREAM_TAKES)):
         if list(signature(made).parameters) != takes:
             yield f"{made.__name__}({', '.join(takes)})"
+
+
+def _misfits_of_wsproto() -> Iterator[str]:
+    """What tells whether it is between two messages."""
+    try:
+        protocol: Any = getattr(Connection(ConnectionType.SERVER), "_proto", None)
+    except Exception as error:  # it is made otherwise
+        yield f"a connection of wsproto's: {error}"
+        return
+    frames, messages = getattr(protocol, "_frame_decoder", None), getattr(protocol, "_message_decoder", None)
+    for decoder, names in ((frames, ("buffer", "header")), (messages, ("opcode",))):
+        yield from (f"{name} of wsproto's decoders" for name in names if not hasattr(decoder, name))
+    if not isinstance(getattr(getattr(frames, "buffer", None), "buffer", None), bytearray):
+        yield "bytes in the buffer of wsproto's decoders"
+
+
+def _tells_before_it_closes() -> bool:
+    """Whether a transport of asyncio's ends its protocol while its socket is still open (see `OpenSockets`)."""
+    ending = getattr(getattr(selector_events, "_SelectorTransport", None), "_call_connection_lost", None)
+    used = getattr(getattr(ending, "__code__", None), "co_names", ())  # in the order in which they come first
+    return "connection_lost" in used and "close" in used and used.index("connection_lost") < used.index("close")
 
 
 def _names_in(code: CodeType) -> set[str]:

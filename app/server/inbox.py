@@ -16,6 +16,10 @@ class Inbox:
 
     async def put(self, event: Any) -> None:
         """Add one. Never waits."""
+        self.add(event)
+
+    def add(self, event: Any) -> None:
+        """The same, for who cannot wait."""
         self._events.append(event)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -16,6 +16,7 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.typing import ConnectionState
 
+from app.server.first_reader import FirstReader
 from app.server.upgrade import Upgrade, upgrade_in
 from app.server.websocket_stream import WebSocketStream
 
@@ -43,6 +44,7 @@ class TCPConnection(TCPServer):
             self.protocol = None  # type: ignore[assignment]
 
     async def _serve(self, upgrade: Upgrade) -> None:
+        first = FirstReader.of(self.writer.transport)  # at once: it counts what comes from now on
         try:
             async with TaskGroup(self.loop) as group:
                 protocol = UpgradedProtocol(self, group, self._first)
@@ -50,8 +52,10 @@ class TCPConnection(TCPServer):
                 self._first = b""
                 await protocol.begin(upgrade)
                 await self.context.mark_request()
+                first.read(protocol.take)
                 while data := await self._read():
                     await protocol.receive(data)
+                    first.handled(len(data))
                 await protocol.handle(Closed())
         except OSError:
             pass
@@ -119,6 +123,13 @@ class UpgradedProtocol:
         if self._stream is not None:
             await self._stream.handle(Data(stream_id=STREAM_ID, data=data))
             self._head = b""  # it is answered
+
+    def take(self, data: bytes) -> bool:
+        """The same, done at once; False where that does not go, and `receive` is to be called."""
+        if self._stream is None or not self._stream.take(data):
+            return False
+        self._head = b""
+        return True
 
     async def handle(self, event: Event) -> None:
         """What becomes of the connection: nothing but its end."""

@@ -10,6 +10,7 @@
 - Compression is without context takeover, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
 - A connection of HTTP/1.1 whose upgrade is none is closed. Hypercorn leaves it open for as long as the client likes.
+- A message that came whole is passed on at once, see `app.server.first_reader`. Hypercorn wakes a task for it.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from app.server.config import ServerConfig
 from app.server.control import CONTROL, Control
 from app.server.deflate import SharedDeflate
 from app.server.inbox import AppTasks
+from app.server.whole_text import text_in
 
 LINGER = 2.0
 LINGER_BROKEN = 0.5
@@ -78,6 +80,22 @@ class WebSocketStream(WSStream):
                 await self.send(StreamClosed(stream_id=self.stream_id))
         else:  # the app's task has not run yet
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
+
+    def take(self, data: bytes) -> bool:
+        """Pass on a message that came whole, at once; False where `handle` is to see what it is."""
+        if self.state is not ASGIWebsocketState.CONNECTED or self.connection.state is not ConnectionState.OPEN:
+            return False
+        text = text_in(data)
+        if text is None or not self._is_between_messages() or len(data) > self.config.websocket_max_message_size:
+            return False
+        self._heard = True
+        return self._control.pass_on(text)
+
+    def _is_between_messages(self) -> bool:
+        """Whether wsproto has nothing of a message of which more is to come."""
+        protocol: Any = self.connection._proto  # noqa: SLF001
+        frames, messages = protocol._frame_decoder, protocol._message_decoder  # noqa: SLF001
+        return frames.header is None and not frames.buffer.buffer and messages.opcode is None
 
     async def app_send(self, message: Any) -> None:
         if message is None and self._lingering:

@@ -12,6 +12,7 @@ class Control(Outlet, Protocol):
     """One socket's: ready frames, pings, its end, and not reading it faster than it is served."""
 
     on_silence: Callable[[], None] | None
+    on_text: Callable[[str], bool] | None
     on_gone: Callable[[], object] | None
 
     @property

@@ -5,6 +5,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sized
+from contextvars import copy_context
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs
 
@@ -150,11 +151,13 @@ async def _serve_frames(
     try:
         await accept()
         connection.open()
+        context = copy_context()
+        control.on_text = lambda text: context.run(hub.receive_at_once, connection, text)
         while True:  # until the socket is gone, and this is cancelled
             await hub.receive(connection, await control.receive())
             control.taken()
     finally:
-        control.on_silence = None
+        control.on_silence = control.on_text = None
         control.release()
         try:
             for message in control.unread():  # what a client says just before it goes is heard

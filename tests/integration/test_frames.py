@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import gc
+import itertools
 import json
 import os
+import random
 import re
 import socket
 import struct
@@ -27,11 +29,14 @@ from wsproto.connection import ConnectionType
 from wsproto.events import CloseConnection, Ping, TextMessage
 
 from app import Settings, create_app
+from app.connection import Connection
 from app.hub import Hub
+from app.logs import current_trace
 from app.outgoing import CROWD
 from app.protocol.close_codes import CloseCode
 from app.server import serve
 from app.server.control import server_of
+from app.server.inbox import Inbox
 from app.server.pings import Pings
 from tests.support.client import Client, narrow_socket
 from tests.support.deadline import soon, until
@@ -385,6 +390,129 @@ async def test_junk_behind_a_close_frame_harms_nobody() -> None:
                 first = 0
                 while first != 0x89:
                     first, _ = await silent.frame()
+
+
+async def test_a_message_that_comes_whole_is_handled_at_once_with_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces: list[str | None] = []
+    receive_at_once = Hub.receive_at_once
+
+    def noting(hub: Hub, connection: Connection, text: str) -> bool:
+        traces.append(current_trace.get())
+        return receive_at_once(hub, connection, text)
+
+    monkeypatch.setattr(Hub, "receive_at_once", noting)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        async with Client(f"ws://127.0.0.1:{port}/ws", additional_headers=headers) as ann:
+            await ann.ask({"type": "getInfo", "payload": "long" * 2000})  # wsproto reads it
+            assert traces == []
+            monkeypatch.setattr(WebSocket, "receive_data", None)  # wsproto's
+            monkeypatch.setattr(Inbox, "add", None)
+            assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"
+            assert traces == [trace]
+            monkeypatch.undo()
+
+
+async def test_what_looks_like_a_message_within_a_message_is_none() -> None:
+    """The network may cut a frame so that what comes next, by itself, could be one."""
+    chance = random.Random(0)
+    inner = b'{"type":"getInfo","ackId":"smuggled"}'
+    mask = b"\x80" * 4  # of which ASCII becomes bytes that again are ASCII when they are masked so
+    smuggled = bytes((0x81, 0x80 | len(inner))) + mask + bytes(byte ^ 0x80 for byte in inner)
+    outer = bytes((0x81, 0x80 | len(smuggled))) + mask
+    in_a_head = b"\x81" + b"\x81\x80\x01\x02\x03" + bytes((ord("1") ^ 0x80,))
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        async with await RawSocket.open(port) as raw:
+            await raw.frame()  # the welcome
+            for first, second, code in (
+                (outer, smuggled, "invalid_json"),
+                (in_a_head[:1], in_a_head[1:], "not_an_object"),  # it is a 1, and its rest an empty text
+            ):
+                raw.writer.write(first)
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                raw.writer.write(second)
+                assert json.loads((await raw.frame())[1])["code"] == code
+            raw.writer.write(client_frame(0x01, b"{", chance))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            raw.send('{"type":"getInfo"}')  # within the message that began
+            assert await raw.frame() == (0x88, struct.pack("!H", 1002))
+
+
+async def test_a_short_message_may_be_too_big_as_well() -> None:
+    async with Server(CLOUD_SOCKETS_MAX_PAYLOAD="1024") as server, await RawSocket.open(server.port) as raw:
+        await raw.frame()
+        text = '{"type":"getInfo","payload":"%s"}'
+        raw.send(text % ("x" * 900))
+        assert json.loads((await raw.frame())[1])["type"] == "getInfo"
+        raw.send(text % ("x" * 1024))
+        first, data = await raw.frame()
+        assert (first, data[:2]) == (0x88, struct.pack("!H", 1009))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_messages_are_handled_in_their_order_however_they_come(seed: int) -> None:
+    """Whole, in parts, compressed, long, with pings between and within, and cut anywhere by the network."""
+    chance = random.Random(seed)
+    async with serving(Pings()) as (_, port):
+        await is_up(port)
+        async with await RawSocket.open(port, "permessage-deflate") as raw:
+            await raw.frame()  # the welcome
+            count, data, cuts = 150, b"", [0]
+            for number in range(count):
+                kind = chance.choice(["callEcho", "getInfo", "getInfo", "getInfo"])
+                filling = "ü" * chance.choice([0, 0, 50, 300, 3000])
+                text = json.dumps({"type": kind, "ackId": number, "payload": filling}, ensure_ascii=False).encode()
+                data += b"".join(frames_of(text, chance))
+                cuts.append(len(data))  # each by itself, if it is not cut again
+            cuts += chance.sample(range(len(data)), 60)
+            cuts.sort()
+            reading = asyncio.create_task(answered(raw, count))
+            for start, end in itertools.pairwise(cuts):
+                raw.writer.write(data[start:end])
+                for _ in range(chance.choice([0, 3, 3])):
+                    await asyncio.sleep(0)  # the service, in this loop, may read
+            assert await reading == list(range(count))
+
+
+def frames_of(text: bytes, chance: random.Random) -> list[bytes]:
+    """A message as clients may write it."""
+    match chance.choice(["whole", "whole", "whole", "compressed", "parts"]):
+        case "whole":
+            return [client_frame(0x81, text, chance)]
+        case "compressed":
+            compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            data = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            return [client_frame(0xC1, data[:-4], chance)]
+        case _:
+            cut = chance.randrange(len(text))
+            parts = [client_frame(0x01, text[:cut], chance), client_frame(0x80, text[cut:], chance)]
+            return [parts[0], client_frame(0x89, b"there?", chance), parts[1], client_frame(0x8A, b"", chance)]
+
+
+def client_frame(first: int, payload: bytes, chance: random.Random) -> bytes:
+    size = len(payload)
+    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    mask = chance.randbytes(4)
+    return bytes((first,)) + length + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+async def answered(raw: RawSocket, count: int) -> list[int]:
+    """The marks of so many answers, in the order in which they come."""
+    marks: list[int] = []
+    while len(marks) < count:
+        first, data = await raw.frame()
+        if first in (0x81, 0xC1):
+            message = json.loads(inflate(data) if first == 0xC1 else data)
+            if message["type"] in ("ack", "getInfo"):
+                marks.append(message["ackId"])
+            else:
+                assert message["type"] == "echo"
+    return marks
 
 
 async def test_a_client_whose_messages_wait_for_a_handler_is_not_taken_for_silent() -> None:

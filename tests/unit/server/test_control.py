@@ -1,8 +1,10 @@
 """Frames past the transport: over real sockets, without a server."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 
@@ -11,7 +13,8 @@ from app.core.channels import Members
 from app.outgoing import Outgoing
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
-from app.server.control import Control
+from app.sending import to_many
+from app.server.control import MAX_WAITING, Control
 from tests.support.deadline import soon, until
 
 HELLO = Frame(b'"hello"')
@@ -123,6 +126,91 @@ async def test_who_only_listens_gets_the_handshake_done(ends: Ends) -> None:
     assert await end.read(4) == b"head"
     await end.control.inbox.put({"type": "websocket.receive", "text": "hello", "bytes": None})
     assert await soon(listening) == "hello"
+
+
+def said(control: Control) -> list[str | bytes]:
+    """What waits for the app."""
+    return list(control.unread())
+
+
+async def test_what_is_said_is_handled_at_once_where_that_goes(ends: Ends) -> None:
+    control = (await ends()).control
+    handled: list[str] = []
+
+    def handle(text: str) -> bool:
+        if text != "slow":
+            handled.append(text)
+        return text != "slow"
+
+    assert not control.pass_on("nobody says when it has handled a message")
+    control.limit()
+    assert control.pass_on("nobody handles at once")
+    assert said(control) == ["nobody handles at once"]
+    control.taken()
+    control.on_text = handle
+    assert control.pass_on("one")
+    assert handled == ["one"]
+    for text in ("slow", "two", "three"):  # what comes behind one that waits does, too
+        assert control.pass_on(text)
+    assert handled == ["one"]
+    assert said(control) == ["slow", "two", "three"]
+    for _ in range(3):
+        assert control.pass_on("four")
+        control.taken()
+    assert handled == ["one"]
+    for _ in range(3):
+        control.taken()
+    assert control.pass_on("five")
+    assert handled == ["one", "five"]
+    control.release()
+    assert not control.pass_on("the app has gone")
+
+
+async def test_no_more_is_passed_on_than_may_wait(ends: Ends) -> None:
+    control = (await ends()).control
+    control.limit()
+    assert all(control.pass_on("message") for _ in range(MAX_WAITING - 1))
+    assert not control.pass_on("message")
+    assert not control.holds_back  # it is read like all else, and that is what holds back
+    passing = asyncio.create_task(control.passed_on())
+    await until(lambda: control.holds_back)
+    control.taken()
+    await soon(passing)
+    control.taken()
+    assert control.pass_on("message")
+
+
+async def test_who_is_closed_by_its_transport_leaves_its_crowd_before_its_number_is_anothers(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.outgoing.CROWD", 8)
+    with to_many() as send:
+        ends.outgoing = Outgoing(10**7, send)
+        made = [await ends() for _ in range(40)]
+        members: Members[Connection, None] = Members()
+        for end in made:
+            members.join(end.connection, None)
+        ends.outgoing.send(HELLO, members)
+        for end in made:
+            assert await end.has_read(HELLO)
+        gone = made.pop(3)
+        assert gone.control.sock is not None
+        number = gone.control.sock.fileno()
+        with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+            client = socket.create_connection(listening.getsockname())
+            accepted, _ = listening.accept()
+        with client, accepted:
+            gone.transport.abort()
+            # The kernel gives the lowest number that is free, so this is what comes with the next that is accepted.
+            asyncio.get_running_loop().call_soon(os.dup2, accepted.fileno(), number)
+            for _ in range(2):
+                ends.outgoing.send(HELLO, members)
+                await asyncio.sleep(0)
+            for end in made:
+                assert await end.has_read(HELLO, HELLO)
+            os.close(number)
+            accepted.close()
+            assert client.recv(100) == b""
 
 
 async def test_each_gets_the_form_it_takes_and_all_of_a_turn(ends: Ends) -> None:

@@ -1,11 +1,16 @@
 """What Hypercorn has to be like is looked at once, at the start."""
 
+from asyncio import selector_events
+from collections import deque
+from typing import Any
+
 import pytest
 from hypercorn.asyncio import run
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol import h2, h11
 from hypercorn.protocol.ws_stream import Handshake, WSStream
+from wsproto.frame_protocol import Buffer, FrameProtocol
 
 from app.server.fit import misfits
 from app.server.tcp_connection import TCPConnection
@@ -84,3 +89,38 @@ def test_a_server_that_is_not_asked_for_is_found(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(run, "worker_serve", worker_serve)
     assert misfits() == ["TCPServer in worker_serve"]
+
+
+@pytest.mark.parametrize(("decoder", "name"), [("_frame_decoder", "header"), ("_message_decoder", "opcode")])
+def test_a_wsproto_that_does_not_show_where_it_is_is_found(
+    decoder: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(_self: FrameProtocol, *arguments: Any) -> None:
+        original(_self, *arguments)
+        delattr(getattr(_self, decoder), name)
+
+    original = FrameProtocol.__init__
+    monkeypatch.setattr(FrameProtocol, "__init__", make)
+    assert f"{name} of wsproto's decoders" in misfits()
+
+
+def test_a_wsproto_that_keeps_its_bytes_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(self: Any) -> None:
+        self.buffer = deque()
+
+    monkeypatch.setattr(Buffer, "__init__", make)
+    assert misfits() == ["bytes in the buffer of wsproto's decoders"]
+    monkeypatch.setattr(Buffer, "__init__", None)
+    (missing,) = misfits()
+    assert missing.startswith("a connection of wsproto's: ")
+
+
+def test_an_asyncio_that_closes_before_it_tells_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends_otherwise(self: Any, error: Exception | None) -> None:
+        self._sock.close()
+        self._protocol.connection_lost(error)
+
+    monkeypatch.setattr("asyncio.selector_events._SelectorTransport._call_connection_lost", ends_otherwise)
+    assert misfits() == ["asyncio's connection_lost before it closes the socket"]
+    monkeypatch.delattr(selector_events, "_SelectorTransport")
+    assert misfits() == ["asyncio's connection_lost before it closes the socket"]

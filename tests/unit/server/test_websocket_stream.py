@@ -1,0 +1,73 @@
+"""When a message that came whole is passed on past wsproto: a stream without a connection."""
+
+from typing import Any, cast
+
+import pytest
+from hypercorn.protocol.ws_stream import ASGIWebsocketState
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import CloseConnection
+
+from app.server.config import ServerConfig
+from app.server.websocket_stream import WebSocketStream
+
+HELLO = b"\x81\x85" + bytes(4) + b"hello"
+
+
+@pytest.fixture
+def stream() -> WebSocketStream:
+    unused: Any = None
+    made = WebSocketStream(unused, ServerConfig(), unused, unused, False, unused, unused, unused, 1)
+    made._control.limit()
+    return made
+
+
+def accept(stream: WebSocketStream) -> None:
+    stream.state = ASGIWebsocketState.CONNECTED
+    stream.connection = Connection(ConnectionType.SERVER)
+
+
+def said(stream: WebSocketStream) -> list[str | bytes]:
+    """What was passed on."""
+    return list(stream._control.unread())
+
+
+def test_it_is_passed_on_and_shows_that_the_client_is_there(stream: WebSocketStream) -> None:
+    accept(stream)
+    stream._heard = False
+    assert not stream.take(HELLO[:-1])
+    assert not stream._heard
+    assert stream.take(HELLO)
+    assert said(stream) == ["hello"]
+    assert not stream.silent()
+
+
+def test_nothing_is_before_the_handshake_is_done(stream: WebSocketStream) -> None:
+    assert not stream.take(HELLO)
+    accept(stream)
+    stream.state = ASGIWebsocketState.CLOSED
+    assert not stream.take(HELLO)
+    assert said(stream) == []
+
+
+def test_nothing_is_that_comes_behind_our_close_frame(stream: WebSocketStream) -> None:
+    accept(stream)
+    stream.connection.send(CloseConnection(1002))
+    assert not stream.take(HELLO)
+    assert said(stream) == []
+
+
+def test_nothing_is_while_a_message_has_begun(stream: WebSocketStream) -> None:
+    accept(stream)
+    for begun in (b"\x81", b"\x81\x85" + bytes(4), b"\x01\x81" + bytes(4) + b"x"):
+        stream.connection = Connection(ConnectionType.SERVER)
+        stream.connection.receive_data(begun)
+        list(stream.connection.events())
+        assert not stream.take(HELLO)
+
+
+def test_nothing_is_that_is_too_big(stream: WebSocketStream) -> None:
+    accept(stream)
+    cast("Any", stream.config).websocket_max_message_size = len(HELLO) - 1
+    assert not stream.take(HELLO)
+    stream.config.websocket_max_message_size = len(HELLO)
+    assert stream.take(HELLO)

@@ -1,0 +1,107 @@
+"""A text that is read in one go is what wsproto reads; what is anything else is left to it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from app.server.whole_text import LONGEST, text_in
+
+MASK = b"\x01\x02\x03\x04"
+
+
+def masked(payload: bytes, mask: bytes = MASK) -> bytes:
+    return mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+def length(size: int) -> bytes:
+    """A length as short as it can be said, and that a mask follows."""
+    if size < 126:
+        return bytes((0x80 | size,))
+    return b"\xfe" + size.to_bytes(2, "big") if size < 65536 else b"\xff" + size.to_bytes(8, "big")
+
+
+def frame(payload: bytes, first: int = 0x81, mask: bytes = MASK) -> bytes:
+    return bytes((first,)) + length(len(payload)) + masked(payload, mask)
+
+
+def read_by_wsproto(data: bytes) -> list[object]:
+    connection = Connection(ConnectionType.SERVER)
+    connection.receive_data(data)
+    events: list[object] = list(connection.events())
+    connection.receive_data(b"\x89\x80" + bytes(4))  # a ping, which is seen only by who is between two frames
+    return [*events, *connection.events()][: len(events) + 1]
+
+
+def is_whole(data: bytes, text: str) -> bool:
+    """Whether wsproto finds this text, whole, and nothing else."""
+    first, *others = read_by_wsproto(data)
+    return first == TextMessage(data=text) and [type(other).__name__ for other in others] == ["Ping"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 125, 126, 127, 1000, LONGEST - 8])
+def test_a_whole_text_is_read(size: int) -> None:
+    text = ("a text" * size)[:size]
+    data = frame(text.encode())
+    assert text_in(data) == text
+    assert is_whole(data, text)
+
+
+def test_a_text_of_any_letters_is_read() -> None:
+    assert text_in(frame('"Grüße, 世界 🌊 \x00"'.encode())) == '"Grüße, 世界 🌊 \x00"'
+
+
+HELLO = frame(b"hello")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        HELLO[:1],
+        HELLO[:5],
+        HELLO[:-1],
+        HELLO + b"\x81",
+        HELLO + HELLO,
+        frame(b"hello", first=0x01),  # the first part of a message
+        frame(b"hello", first=0x80),  # the last
+        frame(b"hello", first=0x82),  # binary
+        frame(b"hello", first=0x88),  # close
+        frame(b"hello", first=0x89),  # ping
+        frame(b"hello", first=0xC1),  # compressed
+        frame(b"hello", first=0xA1),
+        frame(b"hello", first=0x91),
+        frame(b"\xff"),  # no UTF-8
+        frame("ä".encode()[:1]),
+        frame(b"\xed\xa0\x80"),  # half of a pair, which UTF-8 does not have
+        b"\x81\x05hello",  # without a mask
+        b"\x81\x7e\x00\x7e" + bytes(126),
+        b"\x81\xfe\x00\x05" + masked(b"hello"),  # a length that could have been said in one byte
+        b"\x81\xfe\x00\x7d" + masked(b"x" * 125),
+        b"\x81\xff" + (200).to_bytes(8, "big") + masked(b"x" * 200),
+        b"\x81\xff" + (70_000).to_bytes(8, "big") + bytes(4) + b"x" * 119,  # the beginning of a long one
+        frame(b"x" * 65536),
+        frame(b"x" * LONGEST),
+    ],
+)
+def test_whatever_is_not_plain_is_left_to_wsproto(data: bytes) -> None:
+    assert text_in(data) is None
+
+
+@given(
+    first=st.sampled_from([0x81, 0x81, 0x81, 0x01, 0x80, 0x82, 0x89, 0xC1]),
+    said=st.one_of(st.none(), st.binary(min_size=1, max_size=9)),
+    payload=st.one_of(st.text(max_size=300).map(str.encode), st.binary(max_size=300)),
+    mask=st.binary(min_size=4, max_size=4),
+    cut=st.integers(0, 3),
+    more=st.sampled_from([b"", b"", b"\x81", HELLO]),
+)
+def test_what_is_read_is_what_wsproto_reads(
+    first: int, said: bytes | None, payload: bytes, mask: bytes, cut: int, more: bytes
+) -> None:
+    data = bytes((first,)) + (length(len(payload)) if said is None else said) + masked(payload, mask)
+    data = data[: len(data) - cut] + more
+    text = text_in(data)
+    if text is not None:
+        assert is_whole(data, text)
