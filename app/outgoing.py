@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sized
 from itertools import compress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from app.core.channels import Members
 from app.protocol.frame import Frame, wire_form
-from app.sending import SendToEach, one_by_one
+from app.sending import OpenSockets, SendToEach, one_by_one
 
 if TYPE_CHECKING:
     from app.connection import Connection
@@ -282,7 +282,7 @@ class _Crowd:
     """Many connections as they are written to, worked out once and good for as long as the same belong together.
 
     What may come between a crowd and one of its connections is known to `Outgoing` at once; all but one thing: what
-    waits in a transport's buffer, which others write to as well, is looked at before each write. It takes about 24
+    waits in a transport's buffer, which others write to as well, is looked at before each write. It takes about 28
     bytes for each, and 100 more once somebody was left out.
     """
 
@@ -313,7 +313,7 @@ class _Kind:
         outlets = [connection.outlet for connection in connections]
         self.connections = connections
         self.deflates = outlets[0].deflates
-        self.sockets: list[Any] = [outlet.sock for outlet in outlets]
+        self.sockets = OpenSockets(cast("Any", outlet.sock) for outlet in outlets)
         self.backlogs: list[Sized] = [outlet.backlog for outlet in outlets]
         self._places: dict[Connection, int] | None = None
 

@@ -12,9 +12,10 @@ from contextlib import ExitStack, contextmanager
 
 from app.sending import io_uring, linux_aio
 from app.sending.one_by_one import SendToEach, one_by_one
+from app.sending.open_sockets import OpenSockets
 from app.sending.trial import try_out
 
-__all__ = ["AT_ONCE", "SendToEach", "one_by_one", "to_many"]
+__all__ = ["AT_ONCE", "OpenSockets", "SendToEach", "one_by_one", "to_many"]
 
 logger = logging.getLogger(__name__)
 

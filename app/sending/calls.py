@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from app.sending.one_by_one import SendToEach, one_by_one
+from app.sending.open_sockets import numbers_of
 from app.sending.trial import Unfit
 
-_FILENO: Any = socket.socket.fileno
 _COPIED = 16 * 1024
 """Bytes up to which a message is copied."""
 
@@ -80,11 +80,6 @@ class SameForAll:
             self._length = length
 
 
-def numbers_of(sockets: Sequence[socket.socket]) -> "array[int]":
-    """The numbers by which the kernel knows them; -1 where one is closed."""
-    return array("i", map(_FILENO, sockets))
-
-
 class InOneCall(ABC):
     """A way to send to up to `room` sockets by one call; more take another."""
 
@@ -100,16 +95,18 @@ class InOneCall(ABC):
         """Send to each; see `SendToEach`."""
         if len(sockets) <= self.few or not self._is_fit:
             return one_by_one(sockets, data)
+        numbers = numbers_of(sockets)
         if len(sockets) <= self._room:
-            return self._send_at_once(sockets, data)
+            return self._send_at_once(sockets, numbers, data)
         counts: list[int] = []
         for start in range(0, len(sockets), self._room):
-            counts += self._send_at_once(sockets[start : start + self._room], data)
+            part = slice(start, start + self._room)
+            counts += self._send_at_once(sockets[part], numbers[part], data)
         return counts
 
     @abstractmethod
-    def _send_at_once(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
-        """The same for no more than there is room for."""
+    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: bytes) -> list[int]:
+        """The same for no more than there is room for; `numbers` are the kernel's for these."""
 
     @abstractmethod
     def end(self) -> None:

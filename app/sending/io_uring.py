@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from app.sending.calls import InOneCall, SameForAll, SystemCalls, numbers_of, until_its_end
+from app.sending.calls import InOneCall, SameForAll, SystemCalls, until_its_end
 from app.sending.one_by_one import SendToEach, one_by_one
 from app.sending.trial import Unfit
 
@@ -88,9 +88,9 @@ class _Ring(InOneCall):
         self._is_fit = False
         os.close(self._number)
 
-    def _send_at_once(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
+    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: bytes) -> list[int]:
         count = len(sockets)
-        self._files[:count] = numbers_of(sockets)
+        self._files[:count] = numbers
         self._data.set(data)
         before = self._tail[0]
         turned = self._room - before % self._room

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from app.sending.calls import InOneCall, SameForAll, SystemCalls, numbers_of, until_its_end
+from app.sending.calls import InOneCall, SameForAll, SystemCalls, until_its_end
 from app.sending.one_by_one import SendToEach, one_by_one
 
 logger = logging.getLogger(__name__)
@@ -59,13 +59,12 @@ class _Context(InOneCall):
         self._is_fit = False
         self._calls.call(self._destroy, self._context[0], 0, 0, 0, 0, 0)
 
-    def _send_at_once(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
+    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: bytes) -> list[int]:
         count = len(sockets)
-        files = numbers_of(sockets)
-        if -1 in files:  # the kernel would stop at one that is closed
+        if -1 in numbers:  # the kernel would stop at one that is closed
             still_open = iter(self.send([sock for sock in sockets if sock.fileno() != -1], data))
-            return [0 if file == -1 else next(still_open) for file in files]
-        self._files[:count] = files
+            return [0 if number == -1 else next(still_open) for number in numbers]
+        self._files[:count] = numbers
         self._data.set(data)
         self._is_fit = False  # until all is answered: the next would take what is left for its own answers
         submitted = self._calls.call(self._submit, self._context[0], count, self._list.buffer_info()[0], 0, 0, 0)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.sending import SendToEach, io_uring, linux_aio, one_by_one, to_many
+from app.sending import OpenSockets, SendToEach, io_uring, linux_aio, one_by_one, to_many
+from app.sending.open_sockets import numbers_of
 from tests.unit.sending.pairs import DATA, MANY, ROOM, MakePairs, fill, received
 
 
@@ -37,6 +38,27 @@ def test_each_gets_all_in_the_order_of_the_sends(send: SendToEach, pairs: MakePa
     for data in (DATA, b"and more", DATA[::-1]):
         assert send(ours, data) == [len(data)] * count
     assert all(received(theirs, 2 * len(DATA) + 8) == DATA + b"and more" + DATA[::-1] for _, theirs in made)
+
+
+@pytest.mark.parametrize("count", [io_uring.FEW, MANY, 3 * ROOM + 1])
+def test_sockets_that_stay_open_are_sent_to_like_all_others(send: SendToEach, pairs: MakePairs, count: int) -> None:
+    made = pairs(count)
+    ours = OpenSockets(pair[0] for pair in made)
+    for data in (DATA, b"and more", DATA[::-1]):
+        assert send(ours, data) == [len(data)] * count
+    assert all(received(theirs, 2 * len(DATA) + 8) == DATA + b"and more" + DATA[::-1] for _, theirs in made)
+
+
+def test_their_numbers_are_asked_for_once(pairs: MakePairs) -> None:
+    made = pairs(3)
+    ours = [pair[0] for pair in made]
+    staying = OpenSockets(ours)
+    numbers = [sock.fileno() for sock in ours]
+    assert list(numbers_of(staying)) == list(numbers_of(ours)) == numbers
+    ours[1].close()
+    assert list(numbers_of(staying)) == numbers
+    assert list(numbers_of(ours)) == [numbers[0], -1, numbers[2]]
+    assert list(numbers_of(staying[1:])) == [-1, numbers[2]]
 
 
 def test_short_and_long_take_turns(send: SendToEach, pairs: MakePairs) -> None:
