@@ -295,7 +295,10 @@ class Hub:
         self._refuse(connection, error, None, data[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
 
     def receive_at_once(self, connection: Connection, text: str) -> bool:
-        """The same without waiting; False where that does not go, as a handler takes its time, and nothing was done."""
+        """The same without waiting; False, with nothing done, for what calls a handler: that takes its time.
+
+        Such a message is read once more when it is received.
+        """
         return self._receive(connection, text) is None
 
     def _receive(self, connection: Connection, text: str) -> codec.Decoded | None:
@@ -476,7 +479,7 @@ class Hub:
         return await self._hand_over(message, sender)
 
     def _publish_here(self, message: Message, audience: Audience, sender: str | None) -> Published:
-        """The same for what stays on this instance."""
+        """Publish what stays on this instance."""
         self._expect_somebody(audience, self._local)
         message_id, data, attributes = self._as_it_goes_out(message, sender)
         self._local.hand_out(Publication(data, attributes))

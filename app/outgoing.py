@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Collection, Iterable, Iterator, Sized
 from itertools import compress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -324,17 +325,18 @@ class _Kind:
             self._places = {connection: place for place, connection in enumerate(self.connections)}
         return self._places
 
-    def without(self, some: "set[Connection]") -> "tuple[list[Connection], list[Any]]":
+    def without(self, some: "set[Connection]") -> "tuple[list[Connection], list[socket.socket]]":
         """The connections and their sockets, but for these."""
         if not some:
             return self.connections, self.sockets
         if len(some) > FEW_APART:
             kept = [connection not in some for connection in self.connections]
             return list(compress(self.connections, kept)), list(compress(self.sockets, kept))
-        connections, sockets = self.connections.copy(), self.sockets.copy()
-        for place in sorted((self.places[each] for each in some if each in self.places), reverse=True):
-            del connections[place], sockets[place]
-        return connections, sockets
+        places = sorted((self.places[each] for each in some if each in self.places), reverse=True)
+        connections = self.connections.copy()
+        for place in places:
+            del connections[place]
+        return connections, self.sockets.without(places)
 
 
 class _Noted:

@@ -180,7 +180,7 @@ class Control:
             self._room.set()
 
     def pass_on(self, text: str) -> bool:
-        """A message goes to the app, at once; False where it has to wait, or the app takes none."""
+        """The same without waiting; False, with nothing done, where its socket may have to be held back."""
         if not self._limited or self._waiting + 1 >= MAX_WAITING:
             return False
         if self._waiting == 0 and self.on_text is not None and self.on_text(text):

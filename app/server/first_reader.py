@@ -19,7 +19,7 @@ class FirstReader(asyncio.Protocol):
         self._take: Callable[[bytes], bool] | None = None
         self._on_lost: Callable[[], object] | None = None
         self._behind = 0
-        """Bytes that went to the next and were not handled yet."""
+        """Bytes that went to the next and were not handled yet. Without `read` nobody says what is handled, or asks."""
         if self._next is not None:  # else it is gone already
             transport.set_protocol(self)
 

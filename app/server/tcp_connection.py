@@ -128,7 +128,7 @@ class UpgradedProtocol:
         """The same, done at once; False where that does not go, and `receive` is to be called."""
         if self._stream is None or not self._stream.take(data):
             return False
-        self._head = b""
+        self._head = b""  # as above
         return True
 
     async def handle(self, event: Event) -> None:

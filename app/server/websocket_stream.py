@@ -10,10 +10,11 @@
 - Compression is without context takeover, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
 - A connection of HTTP/1.1 whose upgrade is none is closed. Hypercorn leaves it open for as long as the client likes.
-- A message that came whole is passed on at once, see `app.server.first_reader`. Hypercorn wakes a task for it.
+- A short, plain message that came whole is passed on at once, see `app.server.first_reader`. Hypercorn wakes a task.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +33,8 @@ from app.server.control import CONTROL, Control
 from app.server.deflate import SharedDeflate
 from app.server.inbox import AppTasks
 from app.server.whole_text import text_in
+
+logger = logging.getLogger(__name__)
 
 LINGER = 2.0
 LINGER_BROKEN = 0.5
@@ -89,7 +92,12 @@ class WebSocketStream(WSStream):
         if text is None or not self._is_between_messages() or len(data) > self.config.websocket_max_message_size:
             return False
         self._heard = True
-        return self._control.pass_on(text)
+        try:
+            return self._control.pass_on(text)
+        except Exception:  # as where it fails in the app's task
+            logger.exception("a message could not be handled")
+            self._begin_close(CloseReason.INTERNAL_ERROR, "")
+            return True
 
     def _is_between_messages(self) -> bool:
         """Whether wsproto has nothing of a message of which more is to come."""

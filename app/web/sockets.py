@@ -6,6 +6,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sized
 from contextvars import copy_context
+from functools import partial
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs
 
@@ -151,8 +152,8 @@ async def _serve_frames(
     try:
         await accept()
         connection.open()
-        context = copy_context()
-        control.on_text = lambda text: context.run(hub.receive_at_once, connection, text)
+        run: Any = copy_context().run  # its log lines have its trace
+        control.on_text = partial(run, hub.receive_at_once, connection)
         while True:  # until the socket is gone, and this is cancelled
             await hub.receive(connection, await control.receive())
             control.taken()

@@ -59,6 +59,12 @@ def test_their_numbers_are_asked_for_once(pairs: MakePairs) -> None:
     assert list(numbers_of(staying)) == numbers
     assert list(numbers_of(ours)) == [numbers[0], -1, numbers[2]]
     assert list(numbers_of(staying[1:])) == [-1, numbers[2]]
+    for places in ([], [2, 0], [1]):  # of those without some, as little as of all
+        rest = staying.without(places)
+        kept = [place for place in range(3) if place not in places]
+        assert list(rest) == [ours[place] for place in kept]
+        assert list(numbers_of(rest)) == [numbers[place] for place in kept]
+    assert list(numbers_of(staying)) == numbers
 
 
 def test_short_and_long_take_turns(send: SendToEach, pairs: MakePairs) -> None:

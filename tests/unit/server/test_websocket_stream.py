@@ -1,5 +1,6 @@
 """When a message that came whole is passed on past wsproto: a stream without a connection."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -63,6 +64,22 @@ def test_nothing_is_while_a_message_has_begun(stream: WebSocketStream) -> None:
         stream.connection.receive_data(begun)
         list(stream.connection.events())
         assert not stream.take(HELLO)
+
+
+async def test_where_that_fails_the_socket_is_closed_with_a_word(
+    stream: WebSocketStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_text: str) -> bool:
+        raise MemoryError
+
+    spawned: list[Any] = []
+    accept(stream)
+    stream._control.on_text = fail
+    stream.task_group = cast("Any", SimpleNamespace(spawn=lambda _function, *arguments: spawned.extend(arguments)))
+    assert stream.take(HELLO)
+    assert spawned == [{"type": "websocket.close", "code": 1011, "reason": ""}]
+    assert "a message could not be handled" in caplog.text
+    assert said(stream) == []
 
 
 def test_nothing_is_that_is_too_big(stream: WebSocketStream) -> None:
