@@ -73,6 +73,14 @@ class Ends:
         self.made.append(end)
         return end
 
+    async def crowd(self, count: int) -> tuple[list[End], Members[Connection, None]]:
+        """So many that belong together."""
+        made = [await self() for _ in range(count)]
+        members: Members[Connection, None] = Members()
+        for end in made:
+            members.join(end.connection, None)
+        return made, members
+
     def send(self, *frames: Frame) -> None:
         for frame in frames:
             self.outgoing.send(frame, [end.connection for end in self.made])
@@ -180,16 +188,10 @@ async def test_no_more_is_passed_on_than_may_wait(ends: Ends) -> None:
     assert control.pass_on("message")
 
 
-async def test_who_is_closed_by_its_transport_leaves_its_crowd_before_its_number_is_anothers(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.outgoing.CROWD", 8)
+async def test_who_is_closed_by_its_transport_leaves_its_crowd_before_its_number_is_anothers(ends: Ends) -> None:
     with to_many() as send:
         ends.outgoing = Outgoing(10**7, send)
-        made = [await ends() for _ in range(40)]
-        members: Members[Connection, None] = Members()
-        for end in made:
-            members.join(end.connection, None)
+        made, members = await ends.crowd(40)
         ends.outgoing.send(HELLO, members)
         for end in made:
             assert await end.has_read(HELLO)
@@ -226,10 +228,7 @@ async def test_whose_end_is_written_gets_nothing_behind_it_and_the_others_of_a_c
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.outgoing.CROWD", 8)
-    made = [await ends() for _ in range(8)]
-    members: Members[Connection, None] = Members()
-    for end in made:
-        members.join(end.connection, None)
+    made, members = await ends.crowd(8)
     assert ends.outgoing.send(HELLO, members) == 8
     made[3].control.end()
     assert made[3].control.on_end is None
@@ -258,10 +257,7 @@ async def test_who_is_cut_takes_nothing_more_although_its_socket_is_open_for_a_m
 
 async def test_who_is_cut_out_of_a_crowd_takes_nothing_more_either(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.outgoing.CROWD", 8)
-    made = [await ends() for _ in range(8)]
-    members: Members[Connection, None] = Members()
-    for end in made:
-        members.join(end.connection, None)
+    made, members = await ends.crowd(8)
     assert ends.outgoing.send(HELLO, members) == 8
     for end in made:
         assert await end.has_read(HELLO)
