@@ -75,9 +75,9 @@ async def test_who_has_gone_while_a_handler_ran_for_it_is_subscribed_to_nothing(
         assert outlet.writes == []
 
 
-def received(hub: Hub) -> str:
-    """How many well-formed messages of clients were counted."""
-    found = re.search("\ncloud_sockets_messages_received_total (.*)", hub.metrics.render().decode())
+def counts(hub: Hub, metric: str) -> str:
+    """What a metric says."""
+    found = re.search(f"\ncloud_sockets_{re.escape(metric)} (.*)", hub.metrics.render().decode())
     return found[1] if found else "none"
 
 
@@ -86,9 +86,9 @@ async def test_what_calls_a_handler_cannot_be_done_at_once_and_is_not_begun() ->
         connection = hub.connect(None, None, outlet=FakeOutlet())
         call = '{"type":"call","payload":1}'
         assert not hub.receive_at_once(connection, call)
-        assert received(hub) == "0.0"
+        assert counts(hub, "messages_received_total") == "0.0"
         await hub.receive(connection, call)
-        assert received(hub) == "1.0"
+        assert counts(hub, "messages_received_total") == "1.0"
 
 
 async def test_all_else_is_done_at_once_also_what_is_wrong() -> None:
@@ -107,7 +107,8 @@ async def test_all_else_is_done_at_once_also_what_is_wrong() -> None:
         connection.flush()
         types = [json.loads(text)["type"] for text in outlet.texts]
         assert types == ["welcome", "ack", "ack", "getInfo", "error", "error"]
-        assert received(hub) == "4.0"
+        assert counts(hub, "messages_received_total") == "4.0"
+        assert counts(hub, 'messages_published_total{fanout="local",result="accepted"}') == "1.0"
 
 
 async def test_a_failure_of_the_service_is_told_and_logged(
