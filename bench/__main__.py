@@ -50,7 +50,7 @@ def main() -> int:
     plan = SHORT if arguments.short else replace(FULL, rounds=arguments.rounds)
     is_whole = not arguments.short and not arguments.only and not arguments.scenario
     results.facts["Load generator"] = f"`taskset --cpu-list {machine.LOAD_CORE} .cache/bench/load/load 8080 …`"
-    results.facts["Rounds"] = str(plan.rounds)
+    results.facts["Rounds"] = f"{plan.rounds}; for fan-out and bursts each of {plan.turns} turns"
     bench = Bench(plan, peers, results)
     others: dict[str, Callable[[], None]] = {
         GROWTH: lambda: growth(results, short=arguments.short),

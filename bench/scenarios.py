@@ -17,8 +17,6 @@ FAN_OUT, BURSTS, CHANNELS, STORM, MEMORY, SLOW = "fan-out", "bursts", "channels"
 BURST = 64
 SMALL, LARGE = 128, 4096
 """Payloads in bytes."""
-LEAST = 2
-"""Bursts or messages that are published, however long they take."""
 SETTLE = 1.0
 """Seconds before memory is looked at."""
 
@@ -29,10 +27,12 @@ class Plan:
 
     rounds: int
     subscribers: tuple[int, ...]
+    turns: int
+    """Of each server in a round, with the same connections: for fan-out and bursts."""
     deliveries: int
-    """Of each cell and round, at most."""
+    """Of each turn, at most."""
     seconds: float
-    """For one run, about: who takes longer for each delivery makes fewer."""
+    """For one turn, about: who takes longer for each delivery makes fewer."""
     burst_subscribers: int
     channels: tuple[int, int]
     """(connections, channels)"""
@@ -49,8 +49,9 @@ class Plan:
 FULL = Plan(
     rounds=5,
     subscribers=(1, 100, 500, 1000, 5000),
-    deliveries=50_000,
-    seconds=1.5,
+    turns=6,
+    deliveries=40_000,
+    seconds=0.2,
     burst_subscribers=500,
     channels=(5000, 1000),
     storm=1000,
@@ -61,8 +62,9 @@ FULL = Plan(
 SHORT = Plan(
     rounds=1,
     subscribers=(1, 100),
+    turns=2,
     deliveries=1000,
-    seconds=0.1,
+    seconds=0.05,
     burst_subscribers=100,
     channels=(100, 20),
     storm=100,
@@ -126,53 +128,68 @@ class Bench:
             with self._servers(self._peers) as servers:
                 for subscribers in self._plan.subscribers:
                     for deflate in (False, True):
-                        for peer, server in servers.items():
-                            if deflate in self._ways(peer):
-                                self._fan_out_of(peer, server, subscribers, deflate=deflate)
+                        with ExitStack() as stack:
+                            loads: dict[Peer, Load] = {}
+                            for peer, server in servers.items():
+                                if deflate in self._ways(peer):
+                                    with self._attempt(peer, FAN_OUT):
+                                        load = stack.enter_context(self._load(peer, server, deflate=deflate))
+                                        load.open(subscribers)
+                                        loads[peer] = load
+                            self._fan_out_of(servers, loads, subscribers, deflate=deflate)
+                            for load in loads.values():
+                                load.drop()
 
-    def _fan_out_of(self, peer: Peer, server: Server, subscribers: int, *, deflate: bool) -> None:
-        with self._attempt(peer, FAN_OUT), self._load(peer, server, deflate=deflate) as load:
-            load.open(subscribers)
-            for payload in (SMALL, LARGE):
-                cell = Cell(FAN_OUT, peer.name, subscribers, deflate, payload)
+    def _fan_out_of(
+        self, servers: dict[Peer, Server], loads: dict[Peer, Load], subscribers: int, *, deflate: bool
+    ) -> None:
+        most = self._plan.deliveries // subscribers
+        for payload in (SMALL, LARGE):
+            for peer, count in self._turns(loads, payload, min(400, most)):
+                load, cell = loads[peer], Cell(FAN_OUT, peer.name, subscribers, deflate, payload)
+                with self._attempt(peer, FAN_OUT):
+                    cpu, alone = self._timed(servers[peer], load, count)
+                    # With two under way the next is there when one is done: the server has no time to rest.
+                    _, busy = self._timed(servers[peer], load, max(2, count), window=2)
+                    self._results.add(
+                        cell,
+                        cpu_us=cpu,
+                        p50_ms=alone.p50 / 1e6,
+                        p99_ms=alone.p99 / 1e6,
+                        per_second=busy.deliveries / busy.took * 1e9,
+                        wire_bytes=alone.wire_bytes / alone.deliveries,
+                        generator_us=alone.generator_cpu / alone.deliveries / 1e3,
+                        deflating=load.deflating / subscribers,
+                    )
+        if subscribers == self._plan.burst_subscribers:
+            for peer, bursts in self._turns(loads, SMALL, max(1, 4 * most // BURST), burst=BURST):
+                with self._attempt(peer, BURSTS):
+                    cpu, run = self._timed(servers[peer], loads[peer], bursts * BURST, burst=BURST)
+                    self._results.add(
+                        Cell(BURSTS, peer.name, subscribers, deflate, SMALL),
+                        cpu_us=cpu,
+                        p50_ms=run.p50 / 1e6,
+                        p99_ms=run.p99 / 1e6,
+                        per_second=run.deliveries / run.took * 1e9,
+                        generator_us=run.generator_cpu / run.deliveries / 1e3,
+                    )
+
+    def _turns(self, loads: dict[Peer, Load], payload: int, most: int, *, burst: int = 1) -> Iterator[tuple[Peer, int]]:
+        """Who is measured next, and how many bursts fit into the time there is, when all have been warmed up.
+
+        The turns are short, and every other goes backwards: what is slow for some seconds, such as a machine of which
+        others have a part, is slow for all, and nobody comes behind the same one each time.
+        """
+        counts: dict[Peer, int] = {}
+        for peer, load in loads.items():
+            with self._attempt(peer, FAN_OUT):
                 load.messages(map(peer.language.announce, payloads(payload)))
-                count = self._warmed_up(load, min(2000, self._plan.deliveries // subscribers))
-                cpu, alone = self._timed(server, load, count)
-                # With two under way the next is there when one is done: the server has no time to rest.
-                _, busy = self._timed(server, load, count, window=2)
-                self._results.add(
-                    cell,
-                    cpu_us=cpu,
-                    p50_ms=alone.p50 / 1e6,
-                    p99_ms=alone.p99 / 1e6,
-                    per_second=busy.deliveries / busy.took * 1e9,
-                    wire_bytes=alone.wire_bytes / alone.deliveries,
-                    generator_us=alone.generator_cpu / alone.deliveries / 1e3,
-                    deflating=load.deflating / subscribers,
-                )
-            if subscribers == self._plan.burst_subscribers:
-                self._bursts_of(peer, server, load, subscribers, deflate=deflate)
-            load.drop()
-
-    def _bursts_of(self, peer: Peer, server: Server, load: Load, subscribers: int, *, deflate: bool) -> None:
-        load.messages(map(peer.language.announce, payloads(SMALL)))
-        bursts = self._warmed_up(load, 2 * self._plan.deliveries // subscribers // BURST, burst=BURST)
-        cpu, run = self._timed(server, load, bursts * BURST, burst=BURST)
-        self._results.add(
-            Cell(BURSTS, peer.name, subscribers, deflate, SMALL),
-            cpu_us=cpu,
-            p50_ms=run.p50 / 1e6,
-            p99_ms=run.p99 / 1e6,
-            per_second=run.deliveries / run.took * 1e9,
-            generator_us=run.generator_cpu / run.deliveries / 1e3,
-        )
-
-    def _warmed_up(self, load: Load, most: int, *, burst: int = 1) -> int:
-        """Publish for a while, since nobody is measured cold; answers how many bursts fit into the time there is."""
-        some = max(LEAST, most // 10)
-        warm = _all_of(load.run(some * burst, burst=burst))
-        fitting = int(self._plan.seconds * 1e9 / warm.took * some)
-        return max(LEAST, min(most, fitting))
+                some = max(1, most // 2)
+                warm = _all_of(load.run(some * burst, burst=burst))
+                counts[peer] = max(1, min(most, int(self._plan.seconds * 1e9 / warm.took * some)))
+        forwards = list(counts.items())
+        for number in range(self._plan.turns):
+            yield from reversed(forwards) if number % 2 else forwards
 
     def _timed(
         self, server: Server, load: Load, messages: int, *, burst: int = 1, window: int = 1

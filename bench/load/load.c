@@ -99,6 +99,7 @@ static bool running;
 static struct message *messages;
 static int message_count, burst, window;
 static int sent_messages, finished_messages;
+static unsigned sent_before; /* in other runs: texts and their numbers go on, so that nobody's compressor has seen them */
 static uint64_t deliveries, wire_bytes, largest_latency;
 static uint32_t *latencies;
 static uint64_t first_sequence; /* of this run, in its channel numbering */
@@ -316,7 +317,7 @@ static void delivered(struct client *client, uint64_t at) {
     struct message *message = &messages[number];
     if (client == clients[0] && !client->deflates) {
         char mark[32];
-        sprintf(mark, "#%08u", (unsigned)number);
+        sprintf(mark, "#%08u", sent_before + (unsigned)number);
         if (!memmem(client->kept, (size_t)client->kept_length, mark, 9)) fail("message %s is missing or out of order", mark);
     }
     uint64_t latency = at - message->sent_at;
@@ -481,7 +482,8 @@ static void publish_burst(uint8_t *frames, char *text) {
     int first = sent_messages;
     for (int i = 0; i < burst && sent_messages < message_count; i++, sent_messages++) {
         unsigned channel = (unsigned)(sent_messages % channel_count);
-        size_t size = fill(text, texts[sent_messages % text_count], channel, (unsigned)sent_messages);
+        unsigned number = sent_before + (unsigned)sent_messages;
+        size_t size = fill(text, texts[number % (unsigned)text_count], channel, number);
         length += make_frame(frames + length, 1, (uint8_t *)text, size);
         messages[sent_messages].missing = receivers_of((int)channel);
     }
@@ -505,6 +507,7 @@ static void command_run(int count, int in_burst, int under_way, int timeout_ms) 
     message_count = count / channel_count * channel_count; /* so that each channel gets as many */
     burst = in_burst;
     window = under_way;
+    sent_before += (unsigned)sent_messages;
     sent_messages = finished_messages = 0;
     deliveries = wire_bytes = largest_latency = 0;
     first_sequence = clients[0]->delivered;
