@@ -179,14 +179,15 @@ class Control:
         if self._room is not None:
             self._room.set()
 
-    def pass_on(self, text: str) -> bool:
+    def pass_on(self, texts: list[str]) -> bool:
         """The same without waiting; False, with nothing done, where its socket may have to be held back."""
-        if not self._limited or self._waiting + 1 >= MAX_WAITING:
+        if not self._limited or self._waiting + len(texts) >= MAX_WAITING:
             return False
-        if self._waiting == 0 and self.on_text is not None and self.on_text(text):
-            return True
-        self._waiting += 1
-        self.inbox.add({"type": "websocket.receive", "text": text, "bytes": None})
+        for text in texts:
+            if self._waiting == 0 and self.on_text is not None and self.on_text(text):
+                continue
+            self._waiting += 1
+            self.inbox.add({"type": "websocket.receive", "text": text, "bytes": None})
         return True
 
     async def passed_on(self) -> None:

@@ -29,10 +29,10 @@ from wsproto.handshake import server_extensions_handshake
 from wsproto.utilities import generate_accept_token
 
 from app.server.config import ServerConfig
-from app.server.control import CONTROL, Control
+from app.server.control import CONTROL, MAX_WAITING, Control
 from app.server.deflate import SharedDeflate
 from app.server.inbox import AppTasks
-from app.server.whole_text import text_in
+from app.server.whole_texts import LONGEST, texts_in
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +85,15 @@ class WebSocketStream(WSStream):
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
 
     def take(self, data: bytes) -> bool:
-        """Pass on a message that came whole, at once; False where `handle` is to see what it is."""
+        """Pass on messages that came whole, at once; False where `handle` is to see what it is."""
         if self.state is not ASGIWebsocketState.CONNECTED or self.connection.state is not ConnectionState.OPEN:
             return False
-        text = text_in(data)
-        if text is None or not self._is_between_messages() or len(data) > self.config.websocket_max_message_size:
+        texts = texts_in(data, MAX_WAITING, min(LONGEST, self.config.websocket_max_message_size))
+        if texts is None or not self._is_between_messages():
             return False
         self._heard = True
         try:
-            return self._control.pass_on(text)
+            return self._control.pass_on(texts)
         except Exception:  # as where it fails in the app's task
             logger.exception("a message could not be handled")
             self._begin_close(CloseReason.INTERNAL_ERROR, "")

@@ -150,42 +150,48 @@ async def test_what_is_said_is_handled_at_once_where_that_goes(ends: Ends) -> No
             handled.append(text)
         return text != "slow"
 
-    assert not control.pass_on("nobody says when it has handled a message")
+    assert not control.pass_on(["nobody says when it has handled a message"])
     control.limit()
-    assert control.pass_on("nobody handles at once")
+    assert control.pass_on(["nobody handles at once"])
     assert said(control) == ["nobody handles at once"]
     control.taken()
     control.on_text = handle
-    assert control.pass_on("one")
+    assert control.pass_on(["one"])
     assert handled == ["one"]
     for text in ("slow", "two", "three"):  # what comes behind one that waits does, too
-        assert control.pass_on(text)
+        assert control.pass_on([text])
     assert handled == ["one"]
     assert said(control) == ["slow", "two", "three"]
     for _ in range(3):
-        assert control.pass_on("four")
+        assert control.pass_on(["four"])
         control.taken()
     assert handled == ["one"]
+    assert said(control) == ["four"] * 3
     for _ in range(3):
         control.taken()
-    assert control.pass_on("five")
-    assert handled == ["one", "five"]
+    assert control.pass_on(["five", "six", "slow", "seven"])
+    assert handled == ["one", "five", "six"]
+    assert said(control) == ["slow", "seven"]
     control.release()
-    assert not control.pass_on("the app has gone")
+    assert not control.pass_on(["the app has gone"])
 
 
 async def test_no_more_is_passed_on_than_may_wait(ends: Ends) -> None:
     control = (await ends()).control
     control.limit()
-    assert all(control.pass_on("message") for _ in range(MAX_WAITING - 1))
-    assert not control.pass_on("message")
+    assert not control.pass_on(["message"] * MAX_WAITING)
+    assert said(control) == []
+    assert control.pass_on(["message"] * (MAX_WAITING - 2))
+    assert not control.pass_on(["message"] * 2)
+    assert control.pass_on(["message"])
+    assert not control.pass_on(["message"])
     assert not control.holds_back  # it is read like all else, and that is what holds back
     passing = asyncio.create_task(control.passed_on())
     await until(lambda: control.holds_back)
     control.taken()
     await soon(passing)
     control.taken()
-    assert control.pass_on("message")
+    assert control.pass_on(["message"])
 
 
 async def test_who_is_closed_by_its_transport_leaves_its_crowd_before_its_number_is_anothers(ends: Ends) -> None:

@@ -1,4 +1,4 @@
-"""When a message that came whole is passed on past wsproto: a stream without a connection."""
+"""When messages that came whole are passed on past wsproto: a stream without a connection."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,6 +9,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection
 
 from app.server.config import ServerConfig
+from app.server.control import MAX_WAITING
 from app.server.websocket_stream import WebSocketStream
 
 HELLO = b"\x81\x85" + bytes(4) + b"hello"
@@ -84,7 +85,31 @@ async def test_where_that_fails_the_socket_is_closed_with_a_word(
 
 def test_nothing_is_that_is_too_big(stream: WebSocketStream) -> None:
     accept(stream)
-    cast("Any", stream.config).websocket_max_message_size = len(HELLO) - 1
+    cast("Any", stream.config).websocket_max_message_size = len("hello") - 1
     assert not stream.take(HELLO)
-    stream.config.websocket_max_message_size = len(HELLO)
-    assert stream.take(HELLO)
+    stream.config.websocket_max_message_size = len("hello")
+    assert stream.take(2 * HELLO)
+    assert said(stream) == ["hello", "hello"]
+
+
+def test_nothing_is_of_more_than_may_wait(stream: WebSocketStream) -> None:
+    accept(stream)
+    assert not stream.take(MAX_WAITING * HELLO)
+    assert said(stream) == []
+    assert stream.take((MAX_WAITING - 1) * HELLO)
+    assert len(said(stream)) == MAX_WAITING - 1
+
+
+async def test_behind_one_that_fails_nothing_is_handled(stream: WebSocketStream) -> None:
+    handled: list[str] = []
+
+    def fail(text: str) -> bool:
+        handled.append(text)
+        raise MemoryError
+
+    accept(stream)
+    stream._control.on_text = fail
+    stream.task_group = cast("Any", SimpleNamespace(spawn=lambda _function, *_arguments: None))
+    assert stream.take(2 * HELLO)
+    assert handled == ["hello"]
+    assert said(stream) == []

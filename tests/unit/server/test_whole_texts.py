@@ -1,4 +1,4 @@
-"""A text that is read in one go is what wsproto reads; what is anything else is left to it."""
+"""Texts that are read in one go are what wsproto reads; what is anything else is left to it."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
-from app.server.whole_text import LONGEST, text_in
+from app.server.whole_texts import LONGEST, texts_in
 
 MASK = b"\x01\x02\x03\x04"
 
@@ -29,27 +29,40 @@ def frame(payload: bytes, first: int = 0x81, mask: bytes = MASK) -> bytes:
 def read_by_wsproto(data: bytes) -> list[object]:
     connection = Connection(ConnectionType.SERVER)
     connection.receive_data(data)
-    events: list[object] = list(connection.events())
     connection.receive_data(b"\x89\x80" + bytes(4))  # a ping, which is seen only by who is between two frames
-    return [*events, *connection.events()][: len(events) + 1]
+    return list(connection.events())
 
 
-def is_whole(data: bytes, text: str) -> bool:
-    """Whether wsproto finds this text, whole, and nothing else."""
-    first, *others = read_by_wsproto(data)
-    return first == TextMessage(data=text) and [type(other).__name__ for other in others] == ["Ping"]
+def are_whole(data: bytes, texts: list[str]) -> bool:
+    """Whether wsproto finds these texts, each of them whole, and nothing else."""
+    *found, last = read_by_wsproto(data)
+    return found == [TextMessage(data=text) for text in texts] and type(last).__name__ == "Ping"
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 125, 126, 127, 1000, LONGEST - 8])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 125, 126, 127, 1000, LONGEST])
 def test_a_whole_text_is_read(size: int) -> None:
     text = ("a text" * size)[:size]
     data = frame(text.encode())
-    assert text_in(data) == text
-    assert is_whole(data, text)
+    assert texts_in(data, 1) == [text]
+    assert are_whole(data, [text])
 
 
 def test_a_text_of_any_letters_is_read() -> None:
-    assert text_in(frame('"Grüße, 世界 🌊 \x00"'.encode())) == '"Grüße, 世界 🌊 \x00"'
+    assert texts_in(frame('"Grüße, 世界 🌊 \x00"'.encode()), 1) == ['"Grüße, 世界 🌊 \x00"']
+
+
+def test_several_texts_are_read_up_to_as_many_as_are_wanted() -> None:
+    texts = ["one", "", "x" * 126, "four", "ä"]
+    data = b"".join(frame(text.encode()) for text in texts)
+    assert texts_in(data, 5) == texts
+    assert are_whole(data, texts)
+    assert texts_in(data, 4) is None
+
+
+def test_no_text_is_read_that_is_longer_than_wanted() -> None:
+    data = HELLO + frame(b"x" * 11) + HELLO
+    assert texts_in(data, 9, longest=11) == ["hello", "x" * 11, "hello"]
+    assert texts_in(data, 9, longest=10) is None
 
 
 HELLO = frame(b"hello")
@@ -63,7 +76,10 @@ HELLO = frame(b"hello")
         HELLO[:5],
         HELLO[:-1],
         HELLO + b"\x81",
-        HELLO + HELLO,
+        HELLO + HELLO[:5],
+        HELLO + HELLO[:-1],
+        HELLO + frame(b"hello", first=0x89),
+        HELLO + frame(b"\xff"),
         frame(b"hello", first=0x01),  # the first part of a message
         frame(b"hello", first=0x80),  # the last
         frame(b"hello", first=0x82),  # binary
@@ -82,11 +98,11 @@ HELLO = frame(b"hello")
         b"\x81\xff" + (200).to_bytes(8, "big") + masked(b"x" * 200),
         b"\x81\xff" + (70_000).to_bytes(8, "big") + bytes(4) + b"x" * 119,  # the beginning of a long one
         frame(b"x" * 65536),
-        frame(b"x" * LONGEST),
+        frame(b"x" * (LONGEST + 1)),
     ],
 )
 def test_whatever_is_not_plain_is_left_to_wsproto(data: bytes) -> None:
-    assert text_in(data) is None
+    assert texts_in(data, 9) is None
 
 
 @given(
@@ -95,13 +111,14 @@ def test_whatever_is_not_plain_is_left_to_wsproto(data: bytes) -> None:
     payload=st.one_of(st.text(max_size=300).map(str.encode), st.binary(max_size=300)),
     mask=st.binary(min_size=4, max_size=4),
     cut=st.integers(0, 3),
+    before=st.sampled_from([b"", b"", HELLO, 2 * HELLO]),
     more=st.sampled_from([b"", b"", b"\x81", HELLO]),
 )
 def test_what_is_read_is_what_wsproto_reads(
-    first: int, said: bytes | None, payload: bytes, mask: bytes, cut: int, more: bytes
+    first: int, said: bytes | None, payload: bytes, mask: bytes, cut: int, before: bytes, more: bytes
 ) -> None:
     data = bytes((first,)) + (length(len(payload)) if said is None else said) + masked(payload, mask)
-    data = data[: len(data) - cut] + more
-    text = text_in(data)
-    if text is not None:
-        assert is_whole(data, text)
+    data = before + data[: len(data) - cut] + more
+    texts = texts_in(data, 4)
+    if texts is not None:
+        assert are_whole(data, texts)
