@@ -3,12 +3,33 @@
 Labels take values from fixed sets only: nothing that a client or publisher sends becomes a label.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
+
+
+class Tally:
+    """A counter for what happens with every message, for one thread. The library's own, for many, takes 1 us."""
+
+    __slots__ = ("_began", "_count", "_name", "_text")
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self._began = time.time()
+        self._count = 0
+
+    def inc(self, amount: int = 1) -> None:
+        """So many more."""
+        self._count += amount
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """For the library, which asks for it."""
+        yield CounterMetricFamily(self._name, self._text, self._count, created=self._began)
 
 
 class Metrics:
@@ -16,7 +37,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        counter, gauge = self._counter, self._gauge
+        counter, gauge, tally = self._counter, self._gauge, self._tally
 
         self.connections = gauge("connections", "Open WebSocket connections")
         self.connections_opened = counter("connections_opened", "WebSocket connections that were accepted")
@@ -45,7 +66,7 @@ class Metrics:
         self.channels = gauge("channels", "Channels with at least one subscription")
         self.subscriptions = gauge("subscriptions", "Subscriptions (channel and subId) with at least one connection")
 
-        self.received = counter("messages_received", "Messages from WebSocket clients that were well-formed")
+        self.received = tally("messages_received", "Messages from WebSocket clients that were well-formed")
         self.errors = counter("errors", "Messages that were answered with an error, by its code", "code")
         self.published = counter(
             "messages_published",
@@ -59,14 +80,14 @@ class Metrics:
         self.publish_backlog_messages = gauge(
             "publish_backlog_messages", "Messages handed to the shared fan-out and not accepted yet"
         )
-        self.arrived = counter("messages_arrived", "Messages that a fan-out handed in and that were delivered on")
+        self.arrived = tally("messages_arrived", "Messages that a fan-out handed in and that were delivered on")
         self.duplicates = counter(
             "duplicates_dropped", "Messages that came again, by what they were known by: pubsub_id, sequence, id", "by"
         )
         self.malformed = counter(
             "malformed_dropped", "Messages from the topic that could not be used, by the error's code", "code"
         )
-        self.sent = counter("messages_sent", "Frames handed to connections")
+        self.sent = tally("messages_sent", "Frames handed to connections")
         self.history_bytes = gauge("history_bytes", "What the kept messages take")
         self.history_messages = gauge("history_messages", "Messages that are kept for clients that come back")
         self.history_streams = gauge("history_streams", "Channels and inboxes of which something is known")
@@ -125,6 +146,11 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"cloud_sockets_{name}", text, labels, registry=self._registry)
+
+    def _tally(self, name: str, text: str) -> Tally:
+        tally = Tally(f"cloud_sockets_{name}", text)
+        self._registry.register(tally)
+        return tally
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"cloud_sockets_{name}", text, registry=self._registry)

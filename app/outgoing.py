@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from app.core.channels import Members
 from app.protocol.frame import Frame, wire_form
-from app.sending import OpenSockets, SendToEach, one_by_one
+from app.sending import Data, OpenSockets, SendToEach, one_by_one
 
 if TYPE_CHECKING:
     from app.connection import Connection
@@ -179,14 +179,17 @@ class Outgoing:
     def _flush_each(self, turn: "dict[Connection, None]") -> None:
         behind = self._behind
         same: Pending = None
-        plain: list[Connection] = []
-        deflating: list[Connection] = []
+        forms: dict[bool, bytes] = {}
+        connections: list[Connection] = []
+        sockets: list[socket.socket] = []
+        data: list[bytes] = []
         for connection in turn:
             outlet = connection.outlet
             pending = connection.pending
+            sock = outlet.sock
             if (
                 pending is None
-                or outlet.sock is None
+                or sock is None
                 or outlet.backlog
                 or connection.later is not None
                 or (behind and connection in behind)  # what is known of it is to be brought up to date
@@ -196,10 +199,16 @@ class Outgoing:
             connection.pending = None
             connection.buffered = 0
             if pending is not same and pending != same:
-                self._send(same, plain, deflating)
-                same, plain, deflating = pending, [], []
-            (deflating if outlet.deflates else plain).append(connection)
-        self._send(same, plain, deflating)
+                same, forms = pending, {}
+            deflates = outlet.deflates
+            if deflates not in forms:
+                forms[deflates] = wire_form(pending, deflates=deflates)
+            connections.append(connection)
+            sockets.append(sock)
+            data.append(forms[deflates])
+        if connections:
+            is_one = data[0] is data[-1] and data.count(data[0]) == len(data)
+            self._send_or_cut(connections, sockets, data[0] if is_one else data)
 
     def _flush_crowd(self, noted: "_Noted", turn: "dict[Connection, None]") -> None:
         crowd = noted.crowd
@@ -210,27 +219,20 @@ class Outgoing:
                     if connection.outlet.backlog and connection not in noted.apart:
                         noted.hand_over(connection, turn)
             connections, sockets = kind.without(noted.apart)
-            self._send_or_cut(pending, connections, sockets, deflates=kind.deflates)
+            if connections:
+                self._send_or_cut(connections, sockets, wire_form(pending, deflates=kind.deflates))
 
-    def _send(self, pending: Pending, plain: "list[Connection]", deflating: "list[Connection]") -> None:
-        for connections, deflates in ((plain, False), (deflating, True)):
-            sockets = [connection.outlet.sock for connection in connections]
-            self._send_or_cut(pending, connections, sockets, deflates=deflates)
-
-    def _send_or_cut(
-        self, pending: Pending, connections: "list[Connection]", sockets: list[Any], *, deflates: bool
-    ) -> None:
-        """Send the same to all of these, for whom nothing waits."""
-        if pending is None or not connections:
-            return
+    def _send_or_cut(self, connections: "list[Connection]", sockets: list[socket.socket], data: Data) -> None:
+        """Send to all of these, for whom nothing waits."""
         try:
-            data = wire_form(pending, deflates=deflates)
             counts = self._send_to_each(sockets, data)
-            if counts.count(len(data)) == len(counts):
-                return
-            for connection, count in zip(connections, counts, strict=True):
-                if count != len(data):
-                    self._flush_one(connection, data, count)
+            if isinstance(data, bytes):
+                if counts.count(len(data)) == len(counts):
+                    return
+                data = [data] * len(counts)
+            for connection, count, its in zip(connections, counts, data, strict=True):
+                if count != len(its):
+                    self._flush_one(connection, its, count)
         except Exception:  # none of these may go on with a hole in what it got
             logger.exception("%d connections could not be written to", len(connections))
             for connection in connections:

@@ -1,4 +1,4 @@
-"""The same bytes to many sockets.
+"""Bytes to many sockets, the same for all or for each its own.
 
 One system call for each is most of what a delivery costs, and what Python does around it most of the rest. Linux has
 two ways to take a list of sends in one call, and a send to a socket that does not block is done when that call returns:
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from app.sending import io_uring, linux_aio
-from app.sending.one_by_one import SendToEach, one_by_one
+from app.sending.one_by_one import Data, SendToEach, one_by_one
 from app.sending.open_sockets import OpenSockets
 from app.sending.trial import try_out
 
-__all__ = ["AT_ONCE", "OpenSockets", "SendToEach", "one_by_one", "to_many"]
+__all__ = ["AT_ONCE", "Data", "OpenSockets", "SendToEach", "one_by_one", "to_many"]
 
 logger = logging.getLogger(__name__)
 

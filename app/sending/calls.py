@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from app.sending.one_by_one import SendToEach, one_by_one
+from app.sending.one_by_one import Data, SendToEach, one_by_one
 from app.sending.open_sockets import numbers_of
 from app.sending.trial import Unfit
 
 _COPIED = 16 * 1024
-"""Bytes up to which a message is copied."""
+"""Bytes up to which messages are copied."""
 
 
 class SystemCalls:
@@ -52,8 +52,8 @@ class SystemCalls:
         return self._ctypes.cast(self._ctypes.c_char_p(data), self._ctypes.c_void_p).value or 0
 
 
-class SameForAll:
-    """Which bytes are sent: two fields of each send, of which most messages change only one, and some none.
+class WhatIsSent:
+    """Which bytes are sent: two fields of each send. Of what is the same for all most messages change only one.
 
     What is short is copied to where the message before it was.
     """
@@ -62,10 +62,17 @@ class SameForAll:
         self._calls = calls
         self._addresses, self._address = addresses, 0
         self._lengths, self._length = lengths, 0
+        """Where all of them are the same, and how long; -1: they are not."""
         self._copy, self._copy_at = calls.memory(_COPIED)
 
-    def set(self, data: bytes) -> None:
-        """Have all send these; they have to stay for as long."""
+    def set(self, data: Data) -> None:
+        """Have all send these, or the first ones each its own; they have to stay for as long."""
+        if isinstance(data, bytes):
+            self._set_for_all(data)
+        else:
+            self._set_for_each(data)
+
+    def _set_for_all(self, data: bytes) -> None:
         length = len(data)
         if length <= _COPIED:
             self._copy[:length] = data
@@ -79,6 +86,22 @@ class SameForAll:
             self._lengths[:] = array(self._lengths.format, (length,)) * len(self._lengths)
             self._length = length
 
+    def _set_for_each(self, each: list[bytes]) -> None:
+        addresses = array(self._addresses.format)
+        before, address, copied = b"", 0, 0
+        for data in each:
+            if data is not before or not address:
+                before, end = data, copied + len(data)
+                if end <= _COPIED:
+                    self._copy[copied:end] = data
+                    address, copied = self._copy_at + copied, end
+                else:
+                    address = self._calls.address_of(data)
+            addresses.append(address)
+        self._addresses[: len(each)] = addresses
+        self._lengths[: len(each)] = array(self._lengths.format, map(len, each))
+        self._address = self._length = -1
+
 
 class InOneCall(ABC):
     """A way to send to up to `room` sockets by one call; more take another."""
@@ -91,7 +114,7 @@ class InOneCall(ABC):
         self._is_fit = True
         """False while it is not known what was sent, and from then on if that is never known."""
 
-    def send(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
+    def send(self, sockets: Sequence[socket.socket], data: Data) -> list[int]:
         """Send to each; see `SendToEach`."""
         if len(sockets) <= self.few or not self._is_fit:
             return one_by_one(sockets, data)
@@ -101,16 +124,21 @@ class InOneCall(ABC):
         counts: list[int] = []
         for start in range(0, len(sockets), self._room):
             part = slice(start, start + self._room)
-            counts += self._send_at_once(sockets[part], numbers[part], data)
+            counts += self._send_at_once(sockets[part], numbers[part], part_of(data, part))
         return counts
 
     @abstractmethod
-    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: bytes) -> list[int]:
+    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: Data) -> list[int]:
         """The same for no more than there is room for; `numbers` are the kernel's for these."""
 
     @abstractmethod
     def end(self) -> None:
         """Give it back."""
+
+
+def part_of(data: Data, part: slice) -> Data:
+    """What goes to a part of the sockets."""
+    return data if isinstance(data, bytes) else data[part]
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from array import array
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from app.sending.calls import InOneCall, SameForAll, SystemCalls, until_its_end
-from app.sending.one_by_one import SendToEach, one_by_one
+from app.sending.calls import InOneCall, SystemCalls, WhatIsSent, part_of, until_its_end
+from app.sending.one_by_one import Data, SendToEach, one_by_one
 from app.sending.trial import Unfit
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class _Ring(InOneCall):
         sends.cast("I")[7::16] = array("I", (_AT_ONCE_OR_NOT,)) * self._room  # msg_flags
         sends.cast("Q")[4::8] = array("Q", range(self._room))  # user_data: comes back with the result
         self._files = sends.cast("i")[1::16]
-        self._data = SameForAll(self._calls, addresses=sends.cast("Q")[2::8], lengths=sends.cast("I")[6::16])
+        self._data = WhatIsSent(self._calls, addresses=sends.cast("Q")[2::8], lengths=sends.cast("I")[6::16])
         self._in_order = list(range(self._room))
 
     def end(self) -> None:
@@ -88,7 +88,7 @@ class _Ring(InOneCall):
         self._is_fit = False
         os.close(self._number)
 
-    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: bytes) -> list[int]:
+    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: Data) -> list[int]:
         count = len(sockets)
         self._files[:count] = numbers
         self._data.set(data)
@@ -101,17 +101,19 @@ class _Ring(InOneCall):
         if submitted < count:  # the kernel refused the next
             self._tail[0] = self._head[0]
             self._say_once(f"io_uring took {submitted} of {count} ({self._calls.error()})")
-        counts = self._answers(max(submitted, 0), len(data))
+        counts = self._answers(max(submitted, 0), len(data) if isinstance(data, bytes) else None)
         self._is_fit = True
-        return counts if len(counts) == count else counts + one_by_one(sockets[len(counts) :], data)
+        if len(counts) < count:
+            counts += one_by_one(sockets[len(counts) :], part_of(data, slice(len(counts), None)))
+        return counts
 
     def _say_once(self, sentence: str) -> None:
         if not self._has_said:
             self._has_said = True
             logger.warning("%s: the others are sent to one by one; this is said once", sentence)
 
-    def _answers(self, submitted: int, size: int) -> list[int]:
-        """How much each of these sends sent."""
+    def _answers(self, submitted: int, size: int | None) -> list[int]:
+        """How much each of these sends sent, of `size` where that is the same for all."""
         head, tail = self._answers_head[0], self._answers_tail[0]
         if (tail - head) % _WRAP != submitted:
             logger.error("io_uring failed: each socket is written to by a call of its own now")
@@ -122,8 +124,8 @@ class _Ring(InOneCall):
         results = self._results[start:end].tolist()
         if end > self._answers_room:
             results += self._results[: end - self._answers_room].tolist()
-        if results.count(size) == submitted:
-            return results
+        if size is not None and results.count(size) == submitted:
+            return results  # whose they are does not matter
         indices = self._indices[start:end].tolist()
         if end > self._answers_room:
             indices += self._indices[: end - self._answers_room].tolist()

@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from app.sending.calls import InOneCall, SameForAll, SystemCalls, until_its_end
-from app.sending.one_by_one import SendToEach, one_by_one
+from app.sending.calls import InOneCall, SystemCalls, WhatIsSent, part_of, until_its_end
+from app.sending.one_by_one import Data, SendToEach, one_by_one
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class _Context(InOneCall):
         words[0::8] = array("Q", range(room))  # aio_data: comes back with the result
         blocks.cast("H")[8::32] = array("H", (_PWRITE,)) * room  # aio_lio_opcode
         self._files = blocks.cast("i")[5::16]  # aio_fildes
-        self._data = SameForAll(calls, addresses=words[3::8], lengths=words[4::8])  # aio_buf, aio_nbytes
+        self._data = WhatIsSent(calls, addresses=words[3::8], lengths=words[4::8])  # aio_buf, aio_nbytes
         answers = events.cast("q")
         self._indices = answers[0::4]  # data
         self._results = answers[2::4]  # res: bytes, or an error below 0
@@ -59,9 +59,11 @@ class _Context(InOneCall):
         self._is_fit = False
         self._calls.call(self._destroy, self._context[0], 0, 0, 0, 0, 0)
 
-    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: bytes) -> list[int]:
+    def _send_at_once(self, sockets: Sequence[socket.socket], numbers: "array[int]", data: Data) -> list[int]:
         count = len(sockets)
         if -1 in numbers:  # the kernel would stop at one that is closed
+            if not isinstance(data, bytes):
+                data = [its for its, number in zip(data, numbers, strict=True) if number != -1]
             still_open = iter(self.send([sock for sock in sockets if sock.fileno() != -1], data))
             return [0 if number == -1 else next(still_open) for number in numbers]
         self._files[:count] = numbers
@@ -71,7 +73,7 @@ class _Context(InOneCall):
         counts = self._answers(submitted) if submitted > 0 else []  # else nothing was done
         self._is_fit = True
         if len(counts) < count:  # the kernel refused the next
-            counts += one_by_one(sockets[len(counts) :], data)
+            counts += one_by_one(sockets[len(counts) :], part_of(data, slice(len(counts), None)))
         return counts
 
     def _answers(self, submitted: int) -> list[int]:

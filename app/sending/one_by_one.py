@@ -5,18 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
 
-SendToEach: TypeAlias = Callable[[Sequence[socket.socket], bytes], list[int]]
-"""Sends the same to sockets that do not block; answers how many bytes each took, 0 where it took none. For one thread.
-Raises OSError where it cannot be known how much they took."""
+Data: TypeAlias = bytes | list[bytes]
+"""The same for all, or for each its own, in step with the sockets."""
+
+SendToEach: TypeAlias = Callable[[Sequence[socket.socket], Data], list[int]]
+"""Sends to sockets that do not block; answers how many bytes each took, 0 where it took none. For one thread. Raises
+OSError where it cannot be known how much they took."""
 
 _SEND: Any = socket.socket.send
 
 
-def one_by_one(sockets: Sequence[socket.socket], data: bytes) -> list[int]:
+def one_by_one(sockets: Sequence[socket.socket], data: Data) -> list[int]:
     """Send to each with a call of its own."""
     counts: list[int] = []
     # The loop is map's, in C: right after a system call Python's own steps take several times as long as elsewhere.
-    sending: Iterator[int] = map(_SEND, sockets, repeat(data))
+    sending: Iterator[int] = map(_SEND, sockets, repeat(data) if isinstance(data, bytes) else data)
     while True:
         try:
             counts.extend(sending)

@@ -18,6 +18,7 @@ from app.core.channels import Members
 from app.outgoing import Outgoing
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame, wire_form
+from app.sending import Data
 
 MAX_BUFFERED = 1000
 CLOSE = b"<close>"
@@ -92,8 +93,9 @@ class Client:
         self.backlog.clear()
 
 
-def send_to_each(sockets: Sequence[socket.socket], data: bytes) -> list[int]:
-    return [sock.send(data) for sock in sockets]
+def send_to_each(sockets: Sequence[socket.socket], data: Data) -> list[int]:
+    each = [data] * len(sockets) if isinstance(data, bytes) else data
+    return [sock.send(its) for sock, its in zip(sockets, each, strict=True)]
 
 
 CLIENTS = 7
@@ -283,7 +285,7 @@ class Kernel:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def send(self, sockets: Sequence[socket.socket], data: bytes) -> list[int]:
+    def send(self, sockets: Sequence[socket.socket], data: Data) -> list[int]:
         self.calls.append(len(sockets))
         return send_to_each(sockets, data)
 
@@ -489,7 +491,7 @@ async def test_more_than_a_crowd_may_be_sent_in_one_turn_is_noted_for_each() -> 
 
 
 async def test_whose_bytes_nobody_knows_where_they_are_is_cut(caplog: pytest.LogCaptureFixture) -> None:
-    def failing(_sockets: Sequence[socket.socket], _data: bytes) -> list[int]:
+    def failing(_sockets: Sequence[socket.socket], _data: Data) -> list[int]:
         raise OSError("not all that was asked for is answered")
 
     crowd = Crowd(Kernel())
@@ -512,7 +514,7 @@ async def test_where_a_turn_fails_in_the_middle_nobody_goes_on_with_a_hole(
     if where == "without":
         monkeypatch.setattr(module._Kind, "without", no_memory)
     else:
-        monkeypatch.setattr(Outgoing, "_send", no_memory)
+        monkeypatch.setattr(module, "wire_form", no_memory)
     alone.send(Frame(b"1"))
     crowd.send("a")
     await asyncio.sleep(0)

@@ -58,3 +58,9 @@ def one_that_takes_nothing(pairs: MakePairs, count: int = MANY) -> tuple[list[so
     made = pairs(count)
     fill(made[2][0])
     return [pair[0] for pair in made], [0 if at == 2 else len(DATA) for at in range(count)]
+
+
+def of_its_own(count: int, longest: int = 300) -> list[bytes]:
+    """Something for each, of many lengths; some get the very same as their neighbour."""
+    own = [b"%d:" % at + bytes((at % 256,)) * (at * 37 % longest) for at in range(count)]
+    return [own[at - 1] if at % 3 == 1 else data for at, data in enumerate(own)]

@@ -12,7 +12,15 @@ import pytest
 
 from app.sending import io_uring
 from app.sending.trial import Unfit
-from tests.unit.sending.pairs import DATA, MANY, ROOM, MakePairs, one_that_takes_nothing, received
+from tests.unit.sending.pairs import (
+    DATA,
+    MANY,
+    ROOM,
+    MakePairs,
+    of_its_own,
+    one_that_takes_nothing,
+    received,
+)
 
 
 def entering(ring: Any, enter: Callable[[Callable[..., int], tuple[int, ...]], int]) -> None:
@@ -56,6 +64,8 @@ def test_what_it_takes_only_a_part_of_is_sent_one_by_one_and_said_once(
         for _ in range(3):
             assert ring.send(ours, DATA) == expected
     assert caplog.text.count("took 7 of 48") == 1
+    own = of_its_own(MANY)
+    assert ring.send(ours, own) == [0 if at == 2 else len(data) for at, data in enumerate(own)]
 
 
 @pytest.mark.parametrize("error", [errno.EINTR, errno.EAGAIN, errno.ENOSYS])
@@ -87,6 +97,11 @@ def test_answers_may_come_in_any_order(ring: Any, pairs: MakePairs) -> None:
 
     entering(ring, backwards)
     assert ring.send(ours, DATA) == expected
+    own = of_its_own(MANY)
+    assert ring.send(ours, own) == [0 if at == 2 else len(data) for at, data in enumerate(own)]
+    sizes = range(1, MANY + 1)  # none takes less than all: what was sent to whom is found all the same
+    others = [pair[0] for pair in pairs(MANY)]
+    assert ring.send(others, [DATA[:size] for size in sizes]) == list(sizes)
 
 
 def all_later(_call: object, arguments: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.sending.pairs import DATA, MakePairs, one_that_takes_nothing
+from tests.unit.sending.pairs import DATA, MANY, MakePairs, of_its_own, one_that_takes_nothing
 
 
 def answering(aio: Any, answer: Callable[[Callable[..., int], tuple[int, ...]], int]) -> None:
@@ -43,6 +43,8 @@ def test_answers_may_come_in_any_order(aio: Any, pairs: MakePairs) -> None:
 
     answering(aio, backwards)
     assert aio.send(ours, DATA) == expected
+    own = of_its_own(MANY)
+    assert aio.send(ours, own) == [0 if at == 2 else len(data) for at, data in enumerate(own)]
 
 
 def test_a_signal_while_it_waits_ends_nothing(aio: Any, pairs: MakePairs) -> None:

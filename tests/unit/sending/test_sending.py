@@ -1,4 +1,4 @@
-"""The same bytes to many sockets, all ways."""
+"""Bytes to many sockets, all ways."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from app.sending import OpenSockets, SendToEach, io_uring, linux_aio, one_by_one, to_many
 from app.sending.open_sockets import numbers_of
-from tests.unit.sending.pairs import DATA, MANY, ROOM, MakePairs, fill, received
+from tests.unit.sending.pairs import DATA, MANY, ROOM, MakePairs, fill, of_its_own, received
 
 
 @pytest.fixture(params=["one by one", "io_uring", "Linux's AIO"])
@@ -123,9 +123,51 @@ def test_what_the_kernel_refuses_ends_nothing(send: SendToEach, pairs: MakePairs
     ours[at] = refused
     try:
         assert send(ours, DATA) == [0 if index == at else len(DATA) for index in range(len(ours))]
+        own = of_its_own(MANY)
+        assert send(ours, own) == [0 if index == at else len(data) for index, data in enumerate(own)]
     finally:
         refused.detach()
-    assert all(received(theirs, len(DATA)) == DATA for index, (_, theirs) in enumerate(made) if index != at)
+    for index, (_, theirs) in enumerate(made):
+        if index != at:
+            assert received(theirs, len(DATA) + len(own[index])) == DATA + own[index]
+
+
+# Each its own
+
+
+@pytest.mark.parametrize("longest", [300, 2000, 40_000])
+@pytest.mark.parametrize("count", [1, MANY, ROOM, 3 * ROOM + 1])
+def test_each_gets_its_own(send: SendToEach, pairs: MakePairs, count: int, longest: int) -> None:
+    made = pairs(count)
+    ours = [pair[0] for pair in made]
+    own = of_its_own(count, longest)
+    for each in (own, own[::-1]):
+        assert send(ours, each) == [len(data) for data in each]
+        assert [received(theirs, len(data)) for (_, theirs), data in zip(made, each, strict=True)] == each
+
+
+def test_the_same_for_all_and_each_its_own_take_turns(send: SendToEach, pairs: MakePairs) -> None:
+    made = pairs(MANY)
+    ours = [pair[0] for pair in made]
+    own = of_its_own(MANY)
+    for data in (DATA, own, DATA, own[:20], own[20:40], DATA[::-1], DATA[:-1], own):
+        count = MANY if isinstance(data, bytes) else len(data)
+        each = [data] * MANY if isinstance(data, bytes) else data
+        assert send(ours[:count], data) == [len(its) for its in each]
+        assert [received(theirs, len(its)) for (_, theirs), its in zip(made, each, strict=False)] == each
+
+
+@pytest.mark.parametrize("others", [set(), {0, 7}, {MANY - 1}])
+def test_who_takes_none_of_its_own_keeps_nobody_waiting(send: SendToEach, pairs: MakePairs, others: set[int]) -> None:
+    made = pairs(MANY)
+    own = of_its_own(MANY)
+    fill(made[3][0])
+    for at in others:
+        made[at][0].close()
+    expected = [0 if at == 3 or at in others else len(data) for at, data in enumerate(own)]
+    assert send([pair[0] for pair in made], own) == expected
+    got = [received(theirs, size) for (_, theirs), size in zip(made, expected, strict=True) if size]
+    assert got == [data for data, size in zip(own, expected, strict=True) if size]
 
 
 # Which is taken
