@@ -179,7 +179,9 @@ class Outgoing:
     def _flush_each(self, turn: "dict[Connection, None]") -> None:
         behind = self._behind
         same: Pending = None
-        forms: dict[bool, bytes] = {}
+        plain: bytes | None = None
+        deflated: bytes | None = None
+        forms = 0
         connections: list[Connection] = []
         sockets: list[socket.socket] = []
         data: list[bytes] = []
@@ -196,19 +198,25 @@ class Outgoing:
             ):
                 self._flush_one(connection)
                 continue
+            if pending is not same and pending != same:
+                same, plain, deflated = pending, None, None
+            its = deflated if outlet.deflates else plain
+            if its is None:
+                try:
+                    its = wire_form(pending, deflates=outlet.deflates)
+                except Exception:  # the others of this turn shall not suffer for it
+                    logger.exception("a connection could not be written to")
+                    connection.cut()
+                    continue
+                plain, deflated = (plain, its) if outlet.deflates else (its, deflated)
+                forms += 1
             connection.pending = None
             connection.buffered = 0
-            if pending is not same and pending != same:
-                same, forms = pending, {}
-            deflates = outlet.deflates
-            if deflates not in forms:
-                forms[deflates] = wire_form(pending, deflates=deflates)
             connections.append(connection)
             sockets.append(sock)
-            data.append(forms[deflates])
+            data.append(its)
         if connections:
-            is_one = data[0] is data[-1] and data.count(data[0]) == len(data)
-            self._send_or_cut(connections, sockets, data[0] if is_one else data)
+            self._send_or_cut(connections, sockets, data[0] if forms == 1 else data)
 
     def _flush_crowd(self, noted: "_Noted", turn: "dict[Connection, None]") -> None:
         crowd = noted.crowd
@@ -366,6 +374,6 @@ class _Noted:
         connection.buffered += self.size
         turn[connection] = None
 
-    def pending(self) -> Pending:
+    def pending(self) -> Frame | list[Frame]:
         """The same as something noted for one connection alone."""
         return self.frames[0] if len(self.frames) == 1 else list(self.frames)

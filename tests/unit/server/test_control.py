@@ -375,16 +375,20 @@ async def test_who_has_taken_all_counts_no_more_for_the_budget_of_all(ends: Ends
     assert await end.has_read(HELLO)
 
 
-async def test_a_turn_that_cannot_be_written_ends_who_was_in_it(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
-    end = await ends()
-
+async def test_what_cannot_be_written_ends_whom_it_was_for(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Frame):
         def plain(self) -> bytes:
             raise MemoryError
 
-    end.connection.send(Broken(b"1"))
-    await until(end.transport.is_closing)
-    assert "1 connections could not be written to" in caplog.text
+    first, *broken, last = [await ends() for _ in range(4)]
+    first.connection.send(HELLO)
+    ends.outgoing.send(Broken(b"1"), [end.connection for end in broken])
+    last.connection.send(HELLO)
+    for end in broken:
+        await until(end.transport.is_closing)
+    assert caplog.text.count("a connection could not be written to") == 2
+    assert await first.has_read(HELLO)
+    assert await last.has_read(HELLO)
 
 
 async def test_who_receives_from_a_client_that_is_gone_ends(ends: Ends) -> None:
