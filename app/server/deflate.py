@@ -81,6 +81,16 @@ class SharedDeflate(Extension):
         return inflated if len(inflated) <= room else CloseReason.MESSAGE_TOO_BIG
 
 
+def inflated(data: bytes, most: int) -> bytes | None:
+    """A whole message that was compressed; None where that cannot be told at once, or it has more than `most` bytes."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        whole = inflater.decompress(data + _END_OF_BLOCK, most + 1)
+    except zlib.error:
+        return None
+    return whole if len(whole) <= most and not inflater.unused_data else None
+
+
 def _answer(offer: str) -> str | None:
     answer = ["server_no_context_takeover", "client_no_context_takeover"]
     seen = set()

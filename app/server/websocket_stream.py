@@ -88,7 +88,8 @@ class WebSocketStream(WSStream):
         """Pass on messages that came whole, at once; False where `handle` is to see what it is."""
         if self.state is not ASGIWebsocketState.CONNECTED or self.connection.state is not ConnectionState.OPEN:
             return False
-        texts = texts_in(data, MAX_WAITING, min(LONGEST, self.config.websocket_max_message_size))
+        longest = min(LONGEST, self.config.websocket_max_message_size)
+        texts = texts_in(data, MAX_WAITING, longest, deflates=self._deflates)
         if texts is None or not self._is_between_messages():
             return False
         self._heard = True

@@ -1,30 +1,36 @@
 """A client's messages, read in one go where they came whole.
 
 What is read from a socket is nearly always one message in one frame, or, of who sends many, some of them, no more and
-no less. To find out what else it may be takes wsproto 10 us more for each; whatever is no plain text, such as what is
-compressed, wsproto reads.
+no less. To find out what else it may be takes wsproto 10 us more for each; whatever is no whole text, wsproto reads.
 """
+
+from app.server.deflate import inflated
 
 LONGEST = 4096
 """Bytes. Of what is longer less is gained, since the mask here takes longer than wsproto's."""
 
 _TEXT = 0x81
-"""The first byte of a text that is one frame (RFC 6455, 5.2) and not compressed."""
+"""The first byte of a text that is one frame (RFC 6455, 5.2)."""
+_COMPRESSED = 0xC1
+"""The same where it is compressed (RFC 7692, 6)."""
 _MASKED = 0x80
 _LENGTH_FOLLOWS = 126
 """In the second byte, for lengths that take two more."""
 _MASK = 4
 
 
-def texts_in(data: bytes, most: int, longest: int = LONGEST) -> list[str] | None:
-    """The texts that these bytes are, no more and no less.
+def texts_in(data: bytes, most: int, longest: int = LONGEST, *, deflates: bool = False) -> list[str] | None:
+    """The texts that these bytes are, no more and no less; they may be compressed where that was agreed.
 
     None where they are anything else, or more than `most`, or one of them has more than `longest` bytes.
     """
     texts: list[str] = []
     at, end = 0, len(data)
     while at < end:
-        if end - at < 2 + _MASK or data[at] != _TEXT or len(texts) == most:
+        if end - at < 2 + _MASK or len(texts) == most:
+            return None
+        is_compressed = deflates and data[at] == _COMPRESSED
+        if not is_compressed and data[at] != _TEXT:
             return None
         length, start = data[at + 1] - _MASKED, at + 2
         if length == _LENGTH_FOLLOWS:
@@ -39,9 +45,13 @@ def texts_in(data: bytes, most: int, longest: int = LONGEST) -> list[str] | None
             return None
         # The fastest way to apply a mask to something short: both are taken for numbers.
         mask = data[start:text_at] * (length // _MASK + 1)
-        text = int.from_bytes(data[text_at:at], "little") ^ int.from_bytes(mask[:length], "little")
+        masked = int.from_bytes(data[text_at:at], "little") ^ int.from_bytes(mask[:length], "little")
+        written = masked.to_bytes(length, "little")
+        text = inflated(written, longest) if is_compressed else written
+        if text is None:
+            return None
         try:
-            texts.append(text.to_bytes(length, "little").decode())
+            texts.append(text.decode())
         except UnicodeDecodeError:
             return None
     return texts or None

@@ -1,5 +1,6 @@
 """When messages that came whole are passed on past wsproto: a stream without a connection."""
 
+import zlib
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -90,6 +91,17 @@ def test_nothing_is_that_is_too_big(stream: WebSocketStream) -> None:
     stream.config.websocket_max_message_size = len("hello")
     assert stream.take(2 * HELLO)
     assert said(stream) == ["hello", "hello"]
+
+
+def test_what_is_compressed_is_passed_on_where_that_was_agreed(stream: WebSocketStream) -> None:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = (compressor.compress(b"hello") + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    message = bytes((0xC1, 0x80 | len(data))) + bytes(4) + data
+    accept(stream)
+    assert not stream.take(message)
+    stream._deflates = True
+    assert stream.take(message)
+    assert said(stream) == ["hello"]
 
 
 def test_nothing_is_of_more_than_may_wait(stream: WebSocketStream) -> None:

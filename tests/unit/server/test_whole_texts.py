@@ -1,11 +1,14 @@
 """Texts that are read in one go are what wsproto reads; what is anything else is left to it."""
 
+import zlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
+from app.server.deflate import SharedDeflate
 from app.server.whole_texts import LONGEST, texts_in
 
 MASK = b"\x01\x02\x03\x04"
@@ -26,16 +29,28 @@ def frame(payload: bytes, first: int = 0x81, mask: bytes = MASK) -> bytes:
     return bytes((first,)) + length(len(payload)) + masked(payload, mask)
 
 
-def read_by_wsproto(data: bytes) -> list[object]:
-    connection = Connection(ConnectionType.SERVER)
+def deflated(data: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    written = compressor.compress(data) + compressor.flush(flush)
+    return written[:-4] if flush == zlib.Z_SYNC_FLUSH else written
+
+
+def compressed(data: bytes) -> bytes:
+    return frame(deflated(data), first=0xC1)
+
+
+def read_by_wsproto(data: bytes, *, deflates: bool) -> list[object]:
+    deflate = SharedDeflate(10 * LONGEST)
+    deflate.accept("")
+    connection = Connection(ConnectionType.SERVER, [deflate] if deflates else [])
     connection.receive_data(data)
     connection.receive_data(b"\x89\x80" + bytes(4))  # a ping, which is seen only by who is between two frames
     return list(connection.events())
 
 
-def are_whole(data: bytes, texts: list[str]) -> bool:
+def are_whole(data: bytes, texts: list[str], *, deflates: bool = False) -> bool:
     """Whether wsproto finds these texts, each of them whole, and nothing else."""
-    *found, last = read_by_wsproto(data)
+    *found, last = read_by_wsproto(data, deflates=deflates)
     return found == [TextMessage(data=text) for text in texts] and type(last).__name__ == "Ping"
 
 
@@ -57,6 +72,35 @@ def test_several_texts_are_read_up_to_as_many_as_are_wanted() -> None:
     assert texts_in(data, 5) == texts
     assert are_whole(data, texts)
     assert texts_in(data, 4) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 1000, LONGEST])
+def test_a_compressed_text_is_read_where_that_was_agreed(size: int) -> None:
+    text = ("a text" * size)[:size]
+    data = compressed(text.encode()) + HELLO + compressed(b"and more")
+    assert texts_in(data, 9, deflates=True) == [text, "hello", "and more"]
+    assert are_whole(data, [text, "hello", "and more"], deflates=True)
+    assert texts_in(data, 9) is None
+
+
+def test_no_compressed_text_is_read_that_is_longer_than_wanted() -> None:
+    data = compressed(b"x" * 1000)
+    assert len(data) < 30
+    assert texts_in(data, 9, longest=1000, deflates=True) == ["x" * 1000]
+    assert texts_in(data, 9, longest=999, deflates=True) is None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xff\xff\xff",  # no DEFLATE
+        deflated(b"hello", zlib.Z_FINISH),  # nothing may follow what says that it is the last, but it may be so
+        deflated(b"hello", zlib.Z_FINISH) + b"\x00",
+        deflated(b"\xff"),  # no UTF-8
+    ],
+)
+def test_what_is_compressed_in_another_way_is_left_to_wsproto(payload: bytes) -> None:
+    assert texts_in(frame(payload, first=0xC1), 9, deflates=True) is None
 
 
 def test_no_text_is_read_that_is_longer_than_wanted() -> None:
@@ -106,19 +150,30 @@ def test_whatever_is_not_plain_is_left_to_wsproto(data: bytes) -> None:
 
 
 @given(
-    first=st.sampled_from([0x81, 0x81, 0x81, 0x01, 0x80, 0x82, 0x89, 0xC1]),
+    first=st.sampled_from([0x81, 0x81, 0x81, 0xC1, 0xC1, 0x01, 0x80, 0x82, 0x89, 0x41]),
     said=st.one_of(st.none(), st.binary(min_size=1, max_size=9)),
     payload=st.one_of(st.text(max_size=300).map(str.encode), st.binary(max_size=300)),
     mask=st.binary(min_size=4, max_size=4),
     cut=st.integers(0, 3),
-    before=st.sampled_from([b"", b"", HELLO, 2 * HELLO]),
+    before=st.sampled_from([b"", b"", HELLO, 2 * HELLO, compressed(b"hello")]),
+    deflates=st.booleans(),
+    is_deflated=st.booleans(),
     more=st.sampled_from([b"", b"", b"\x81", HELLO]),
 )
 def test_what_is_read_is_what_wsproto_reads(
-    first: int, said: bytes | None, payload: bytes, mask: bytes, cut: int, before: bytes, more: bytes
+    first: int,
+    said: bytes | None,
+    payload: bytes,
+    mask: bytes,
+    cut: int,
+    before: bytes,
+    more: bytes,
+    deflates: bool,
+    is_deflated: bool,
 ) -> None:
+    payload = deflated(payload) if is_deflated else payload
     data = bytes((first,)) + (length(len(payload)) if said is None else said) + masked(payload, mask)
     data = before + data[: len(data) - cut] + more
-    texts = texts_in(data, 4)
+    texts = texts_in(data, 4, deflates=deflates)
     if texts is not None:
-        assert are_whole(data, texts)
+        assert are_whole(data, texts, deflates=deflates)
