@@ -3,7 +3,6 @@
 Labels take values from fixed sets only: nothing that a client or publisher sends becomes a label.
 """
 
-import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
@@ -16,11 +15,10 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 class Tally:
     """A counter for what happens with every message, for one thread. The library's own, for many, takes 1 us."""
 
-    __slots__ = ("_began", "_count", "_name", "_text")
+    __slots__ = ("_count", "_name", "_text")
 
     def __init__(self, name: str, text: str) -> None:
         self._name, self._text = name, text
-        self._began = time.time()
         self._count = 0
 
     def inc(self, amount: int = 1) -> None:
@@ -29,14 +27,14 @@ class Tally:
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """For the library, which asks for it."""
-        yield CounterMetricFamily(self._name, self._text, self._count, created=self._began)
+        yield CounterMetricFamily(self._name, self._text, self._count)
 
 
 class Metrics:
     """The metrics of one instance, in a registry of their own."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = CollectorRegistry(auto_describe=True)
         counter, gauge, tally = self._counter, self._gauge, self._tally
 
         self.connections = gauge("connections", "Open WebSocket connections")

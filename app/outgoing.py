@@ -24,6 +24,8 @@ MOST_APART = 0.25
 """The part of a crowd that may be apart; where it is more, each is looked at."""
 CROWD_BYTES = 64 * 1024
 """Bytes that are noted for a crowd in one turn; what is more is noted for each of it."""
+WRITTEN_TOGETHER = 256 * 1024
+"""Bytes from which on what a turn has for connections that are no crowd is sent before more of it is written."""
 FEW_APART = 16
 """Up to so many are left out by their place; to look at each of a crowd takes longer."""
 
@@ -181,10 +183,7 @@ class Outgoing:
         same: Pending = None
         plain: bytes | None = None
         deflated: bytes | None = None
-        forms = 0
-        connections: list[Connection] = []
-        sockets: list[socket.socket] = []
-        data: list[bytes] = []
+        together = _Together()
         for connection in turn:
             outlet = connection.outlet
             pending = connection.pending
@@ -200,23 +199,23 @@ class Outgoing:
                 continue
             if pending is not same and pending != same:
                 same, plain, deflated = pending, None, None
-            its = deflated if outlet.deflates else plain
-            if its is None:
-                try:
-                    its = wire_form(pending, deflates=outlet.deflates)
-                except Exception:  # the others of this turn shall not suffer for it
-                    logger.exception("a connection could not be written to")
-                    connection.cut()
+            data = deflated if outlet.deflates else plain
+            if data is None:
+                data = _written(pending, (connection,), deflates=outlet.deflates)
+                if data is None:
                     continue
-                plain, deflated = (plain, its) if outlet.deflates else (its, deflated)
-                forms += 1
+                plain, deflated = (plain, data) if outlet.deflates else (data, deflated)
+                together.size += len(data)
             connection.pending = None
             connection.buffered = 0
-            connections.append(connection)
-            sockets.append(sock)
-            data.append(its)
-        if connections:
-            self._send_or_cut(connections, sockets, data[0] if forms == 1 else data)
+            together.connections.append(connection)
+            together.sockets.append(sock)
+            together.data.append(data)
+            if together.size > WRITTEN_TOGETHER:
+                self._send(together.connections, together.sockets, together.what())
+                together = _Together()
+        if together.connections:
+            self._send(together.connections, together.sockets, together.what())
 
     def _flush_crowd(self, noted: "_Noted", turn: "dict[Connection, None]") -> None:
         crowd = noted.crowd
@@ -227,10 +226,11 @@ class Outgoing:
                     if connection.outlet.backlog and connection not in noted.apart:
                         noted.hand_over(connection, turn)
             connections, sockets = kind.without(noted.apart)
-            if connections:
-                self._send_or_cut(connections, sockets, wire_form(pending, deflates=kind.deflates))
+            data = _written(pending, connections, deflates=kind.deflates) if connections else None
+            if data is not None:
+                self._send(connections, sockets, data)
 
-    def _send_or_cut(self, connections: "list[Connection]", sockets: list[socket.socket], data: Data) -> None:
+    def _send(self, connections: "list[Connection]", sockets: list[socket.socket], data: Data) -> None:
         """Send to all of these, for whom nothing waits."""
         try:
             counts = self._send_to_each(sockets, data)
@@ -241,10 +241,8 @@ class Outgoing:
             for connection, count, its in zip(connections, counts, data, strict=True):
                 if count != len(its):
                     self._flush_one(connection, its, count)
-        except Exception:  # none of these may go on with a hole in what it got
-            logger.exception("%d connections could not be written to", len(connections))
-            for connection in connections:
-                connection.cut()
+        except Exception as error:
+            _cut(connections, error)
 
     def _flush_one(self, connection: "Connection", data: bytes = b"", taken: int = 0) -> None:
         try:
@@ -287,6 +285,40 @@ class Outgoing:
             except Exception:  # as in a turn
                 logger.exception("a connection could not be written to")
                 connection.cut()
+
+
+def _written(pending: Frame | list[Frame], connections: "Collection[Connection]", *, deflates: bool) -> bytes | None:
+    """What is sent to these; None where it cannot be written."""
+    try:
+        return wire_form(pending, deflates=deflates)
+    except Exception as error:  # such as for want of memory; the others of this turn shall not suffer for it
+        _cut(connections, error)
+        return None
+
+
+def _cut(connections: "Collection[Connection]", error: Exception) -> None:
+    """None of these may go on with a hole in what it got."""
+    logger.error("%d connections could not be written to", len(connections), exc_info=error)
+    for connection in connections:
+        connection.cut()
+
+
+class _Together:
+    """Connections that are written to by one call, and what each gets. The lists are in step."""
+
+    __slots__ = ("connections", "data", "size", "sockets")
+
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+        self.sockets: list[socket.socket] = []
+        self.data: list[bytes] = []
+        self.size = 0
+        """Of what was written for them, in bytes."""
+
+    def what(self) -> Data:
+        """What they get; as nearly always, all the same."""
+        first = self.data[0]
+        return first if self.data.count(first) == len(self.data) else self.data
 
 
 class _Crowd:

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from tempfile import TemporaryFile
@@ -36,7 +37,8 @@ def stop(process: "Popen[Any]") -> None:
     """End a process."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            stream.close()
+            with suppress(BrokenPipeError):  # it has ended, and something for it is left
+                stream.close()
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT)

@@ -17,10 +17,10 @@ PLOT = ROOT / "docs" / "performance.svg"
 Row = Sequence[str]
 
 HOW = """\
-One run of `make bench`: every server in turn, round after round, so that what disturbs the machine disturbs all; medians of the rounds. Each
-server has one core to itself and the load generator (a C program) another. The figure is the CPU time of the server's process, user and system,
-for each delivery. All send frames of the same size to the same clients by the same logic: read JSON, find the channel, add an id and a time, send to
-each subscriber. [bench/README.md](../bench/README.md) says more, and what is not equal.
+One run of `make bench`: every server in turn, round after round, so that what disturbs the machine disturbs all; medians of the rounds, and of
+their turns where a round has several. Each server has one core to itself and the load generator (a C program) another. The figure is the CPU time of
+the server's process, user and system, for each delivery. All send frames of the same size to the same clients by the same logic: read JSON, find the
+channel, add an id and a time, send to each subscriber. [bench/README.md](../bench/README.md) says more, and what is not equal.
 """
 
 

@@ -21,7 +21,7 @@ class Cell:
 
 @dataclass
 class Results:
-    """Numbers by cell and name, one for each round; and what could not be measured, with the reason."""
+    """Numbers by cell and name, one for each round or turn; and what could not be measured, with the reason."""
 
     numbers: dict[Cell, dict[str, list[float]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -30,17 +30,17 @@ class Results:
     """Of the machine and the programs."""
 
     def add(self, cell: Cell, **numbers: float) -> None:
-        """Note the numbers of one round."""
+        """Note the numbers of one round, or of one turn where a round has several."""
         for name, value in numbers.items():
             self.numbers.setdefault(cell, {}).setdefault(name, []).append(value)
 
     def median(self, cell: Cell, name: str) -> float | None:
-        """The median of all rounds; None where there is none."""
+        """The median of all of them; None where there is none."""
         values = self.numbers.get(cell, {}).get(name)
         return median(values) if values else None
 
     def spread(self, cell: Cell, name: str) -> float | None:
-        """How far the middle half of the rounds is apart, as a part of the median; None for less than four."""
+        """How far the middle half of them is apart, as a part of the median; None for less than four."""
         values = sorted(self.numbers.get(cell, {}).get(name, ()))
         if len(values) < 4 or not median(values):
             return None
@@ -48,7 +48,7 @@ class Results:
         return (values[-1 - quarter] - values[quarter]) / median(values)
 
     def ratio(self, cell: Cell, other: Cell, name: str) -> float | None:
-        """The median of the ratios of rounds: what disturbs a round disturbs both, one after the other."""
+        """The median of the ratios, each of one turn or round: what disturbs that disturbs both."""
         ours, theirs = (self.numbers.get(one, {}).get(name, []) for one in (cell, other))
         pairs = list(zip(ours, theirs, strict=False)) if len(ours) == len(theirs) else []
         return median(mine / other_one for mine, other_one in pairs if other_one) if pairs else None

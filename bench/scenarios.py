@@ -100,12 +100,14 @@ class Bench:
         self._results.failures[f"{peer.name}: {scenario}"] = str(failure)
 
     @contextmanager
-    def _attempt(self, peer: Peer, scenario: str) -> Iterator[None]:
-        """A measurement that may fail: then it is noted, and the others go on."""
+    def _attempt(self, peer: Peer, scenario: str, loads: dict[Peer, Load] | None = None) -> Iterator[None]:
+        """A measurement that may fail: then it is noted, its load is none of these any more, and the others go on."""
         try:
             yield
         except LoadFailed as failure:
             self._fail(peer, scenario, failure)
+            if loads is not None:
+                loads.pop(peer, None)
 
     def _load(self, peer: Peer, server: Server, *, deflate: bool) -> Load:
         language = peer.language
@@ -137,17 +139,18 @@ class Bench:
                                         load.open(subscribers)
                                         loads[peer] = load
                             self._fan_out_of(servers, loads, subscribers, deflate=deflate)
-                            for load in loads.values():
-                                load.drop()
+                            for peer, load in loads.items():
+                                with self._attempt(peer, FAN_OUT):
+                                    load.drop()
 
     def _fan_out_of(
         self, servers: dict[Peer, Server], loads: dict[Peer, Load], subscribers: int, *, deflate: bool
     ) -> None:
         most = self._plan.deliveries // subscribers
         for payload in (SMALL, LARGE):
-            for peer, count in self._turns(loads, payload, min(400, most)):
+            for peer, count in self._turns(FAN_OUT, loads, payload, min(400, most)):
                 load, cell = loads[peer], Cell(FAN_OUT, peer.name, subscribers, deflate, payload)
-                with self._attempt(peer, FAN_OUT):
+                with self._attempt(peer, FAN_OUT, loads):
                     cpu, alone = self._timed(servers[peer], load, count)
                     # With two under way the next is there when one is done: the server has no time to rest.
                     _, busy = self._timed(servers[peer], load, max(2, count), window=2)
@@ -162,8 +165,8 @@ class Bench:
                         deflating=load.deflating / subscribers,
                     )
         if subscribers == self._plan.burst_subscribers:
-            for peer, bursts in self._turns(loads, SMALL, max(1, 4 * most // BURST), burst=BURST):
-                with self._attempt(peer, BURSTS):
+            for peer, bursts in self._turns(BURSTS, loads, SMALL, max(1, 4 * most // BURST), burst=BURST):
+                with self._attempt(peer, BURSTS, loads):
                     cpu, run = self._timed(servers[peer], loads[peer], bursts * BURST, burst=BURST)
                     self._results.add(
                         Cell(BURSTS, peer.name, subscribers, deflate, SMALL),
@@ -174,22 +177,25 @@ class Bench:
                         generator_us=run.generator_cpu / run.deliveries / 1e3,
                     )
 
-    def _turns(self, loads: dict[Peer, Load], payload: int, most: int, *, burst: int = 1) -> Iterator[tuple[Peer, int]]:
+    def _turns(
+        self, scenario: str, loads: dict[Peer, Load], payload: int, most: int, *, burst: int = 1
+    ) -> Iterator[tuple[Peer, int]]:
         """Who is measured next, and how many bursts fit into the time there is, when all have been warmed up.
 
         The turns are short, and every other goes backwards: what is slow for some seconds, such as a machine of which
         others have a part, is slow for all, and nobody comes behind the same one each time.
         """
         counts: dict[Peer, int] = {}
-        for peer, load in loads.items():
-            with self._attempt(peer, FAN_OUT):
+        for peer, load in tuple(loads.items()):
+            with self._attempt(peer, scenario, loads):
                 load.messages(map(peer.language.announce, payloads(payload)))
                 some = max(1, most // 2)
                 warm = _all_of(load.run(some * burst, burst=burst))
                 counts[peer] = max(1, min(most, int(self._plan.seconds * 1e9 / warm.took * some)))
-        forwards = list(counts.items())
         for number in range(self._plan.turns):
-            yield from reversed(forwards) if number % 2 else forwards
+            order = [peer for peer in counts if peer in loads]
+            for peer in reversed(order) if number % 2 else order:
+                yield peer, counts[peer]
 
     def _timed(
         self, server: Server, load: Load, messages: int, *, burst: int = 1, window: int = 1

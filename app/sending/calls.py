@@ -87,6 +87,7 @@ class WhatIsSent:
             self._length = length
 
     def _set_for_each(self, each: list[bytes]) -> None:
+        self._address = self._length = -1  # first: what is left of a failure is the same for nobody
         addresses = array(self._addresses.format)
         before, address, copied = b"", 0, 0
         for data in each:
@@ -100,7 +101,6 @@ class WhatIsSent:
             addresses.append(address)
         self._addresses[: len(each)] = addresses
         self._lengths[: len(each)] = array(self._lengths.format, map(len, each))
-        self._address = self._length = -1
 
 
 class InOneCall(ABC):

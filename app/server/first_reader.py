@@ -8,8 +8,8 @@ from typing import Any
 class FirstReader(asyncio.Protocol):
     """Takes the place of what was a transport's protocol, such as that of asyncio's streams, and stands before it.
 
-    A message that came whole is passed on at once. A stream would wake a task that fetches it in the next turn of the
-    loop, which takes as long as all else of reading.
+    What can be handled at once is. A stream would wake a task that fetches it in the next turn of the loop, which takes
+    as long as all else of reading.
     """
 
     __slots__ = ("_behind", "_next", "_on_lost", "_take")

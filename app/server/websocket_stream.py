@@ -10,7 +10,7 @@
 - Compression is without context takeover, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
 - A connection of HTTP/1.1 whose upgrade is none is closed. Hypercorn leaves it open for as long as the client likes.
-- A short, plain message that came whole is passed on at once, see `app.server.first_reader`. Hypercorn wakes a task.
+- Short messages that came whole are passed on at once, see `app.server.whole_texts`. Hypercorn wakes a task.
 """
 
 import asyncio

@@ -70,7 +70,10 @@ class Load:
 
     def _tell(self, command: str, answer: str) -> list[int]:
         assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
+        try:
+            self._process.stdin.write(command + "\n")
+        except BrokenPipeError:
+            raise LoadFailed("the load generator has ended") from None
         return self._answer(answer)
 
     def messages(self, texts: Iterable[str]) -> None:

@@ -111,6 +111,19 @@ async def test_all_else_is_done_at_once_also_what_is_wrong() -> None:
         assert counts(hub, 'messages_published_total{fanout="local",result="accepted"}') == "1.0"
 
 
+async def test_each_delivery_is_counted_and_each_message_that_arrived() -> None:
+    async with open_hub() as hub:
+        for _ in range(3):
+            connection = hub.connect(None, None, outlet=FakeOutlet())
+            connection.open()
+            hub.subscribe(connection, "news", "front")
+        sent = float(counts(hub, "messages_sent_total"))
+        for _ in range(2):
+            await hub.emit("news", None, "announce")
+        assert counts(hub, "messages_arrived_total") == "2.0"
+        assert float(counts(hub, "messages_sent_total")) == sent + 6
+
+
 async def test_a_failure_of_the_service_is_told_and_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -280,13 +280,15 @@ def test_to_a_crowd_is_the_same_as_to_each(steps: list[Step]) -> None:
 
 
 class Kernel:
-    """Notes to how many each call sent."""
+    """Notes to how many each call sent, and how many bytes it was handed."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
+        self.bytes: list[int] = []
 
     def send(self, sockets: Sequence[socket.socket], data: Data) -> list[int]:
         self.calls.append(len(sockets))
+        self.bytes.append(len(data) if isinstance(data, bytes) else sum(len(its) for its in set(data)))
         return send_to_each(sockets, data)
 
 
@@ -321,6 +323,44 @@ class Crowd:
 
     def all_but(self, at: int, theirs: str, its: str) -> list[list[str]]:
         return [list(its if number == at else theirs) for number in range(len(self.clients))]
+
+
+async def test_what_is_different_for_each_is_one_call_up_to_some_bytes() -> None:
+    crowd = Crowd(kernel := Kernel())
+    for number, connection in enumerate(crowd.connections):
+        crowd.outgoing.send(Frame(b"%d" % number), [connection])
+    await asyncio.sleep(0)
+    assert kernel.calls == [module.CROWD]
+    shared = Frame(b"x" * 60_000)
+    for number, connection in enumerate(crowd.connections):
+        connection.send(Frame(b"%d" % number))
+        connection.send(shared)  # it is one, but each gets it together with its own, in one piece
+    await asyncio.sleep(0)
+    assert sum(kernel.calls) == 2 * module.CROWD
+    assert max(kernel.bytes) < module.WRITTEN_TOGETHER + 61_000
+    assert [client.got for client in crowd.clients] == [
+        wire_form([Frame(b"%d" % number), Frame(b"%d" % number), shared], deflates=False)
+        for number in range(module.CROWD)
+    ]
+
+
+async def test_of_a_crowd_whose_frame_cannot_be_compressed_only_those_are_cut_who_would_get_it_so() -> None:
+    class Broken(Frame):
+        def deflated(self) -> bytes:
+            raise MemoryError
+
+    crowd = Crowd(Kernel())
+    for client in crowd.clients[::2]:
+        client.deflates = True
+    other = crowd.come()
+    crowd.members.leave(other)
+    crowd.clients[-1].accept()
+    other.open()
+    crowd.outgoing.send(Broken(b"a"), crowd.members)
+    other.send(Frame(b"a"))
+    await asyncio.sleep(0)
+    assert [client.ended for client in crowd.clients] == [at % 2 == 0 for at in range(module.CROWD)] + [False]
+    assert [client.got[2:] for client in crowd.clients] == [b"", b"a"] * (module.CROWD // 2) + [b"a"]
 
 
 async def test_a_burst_to_a_crowd_is_one_call_and_notes_nothing_for_each() -> None:

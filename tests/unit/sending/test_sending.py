@@ -5,12 +5,13 @@ import os
 import platform
 import signal
 import socket
+from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.sending import OpenSockets, SendToEach, io_uring, linux_aio, one_by_one, to_many
+from app.sending import OpenSockets, SendToEach, calls, io_uring, linux_aio, one_by_one, to_many
 from app.sending.open_sockets import numbers_of
 from tests.unit.sending.pairs import DATA, MANY, ROOM, MakePairs, fill, of_its_own, received
 
@@ -168,6 +169,30 @@ def test_who_takes_none_of_its_own_keeps_nobody_waiting(send: SendToEach, pairs:
     assert send([pair[0] for pair in made], own) == expected
     got = [received(theirs, size) for (_, theirs), size in zip(made, expected, strict=True) if size]
     assert got == [data for data, size in zip(own, expected, strict=True) if size]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_what_fails_in_the_middle_leaves_nothing_to_the_next(
+    send: SendToEach, pairs: MakePairs, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    made = pairs(MANY)
+    ours = [pair[0] for pair in made]
+    assert send(ours, DATA) == [len(DATA)] * MANY
+    left = iter(range(at - 1))
+
+    def no_memory(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            raise MemoryError
+        return array(*arguments)
+
+    own = [b"theirs alone %d" % number for number in range(MANY)]
+    if send is not one_by_one:
+        monkeypatch.setattr(calls, "array", no_memory)
+        with pytest.raises(MemoryError):
+            send(ours, own)
+        monkeypatch.undo()
+    assert send(ours, DATA) == [len(DATA)] * MANY
+    assert all(received(theirs, 2 * len(DATA)) == 2 * DATA for _, theirs in made)
 
 
 # Which is taken
