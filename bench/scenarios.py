@@ -156,26 +156,16 @@ class Bench:
                     _, busy = self._timed(servers[peer], load, max(2, count), window=2)
                     self._results.add(
                         cell,
-                        cpu_us=cpu,
-                        p50_ms=alone.p50 / 1e6,
-                        p99_ms=alone.p99 / 1e6,
-                        per_second=busy.deliveries / busy.took * 1e9,
+                        **_figures(cpu, alone, busy),
                         wire_bytes=alone.wire_bytes / alone.deliveries,
-                        generator_us=alone.generator_cpu / alone.deliveries / 1e3,
                         deflating=load.deflating / subscribers,
                     )
         if subscribers == self._plan.burst_subscribers:
             for peer, bursts in self._turns(BURSTS, loads, SMALL, max(1, 4 * most // BURST), burst=BURST):
                 with self._attempt(peer, BURSTS, loads):
                     cpu, run = self._timed(servers[peer], loads[peer], bursts * BURST, burst=BURST)
-                    self._results.add(
-                        Cell(BURSTS, peer.name, subscribers, deflate, SMALL),
-                        cpu_us=cpu,
-                        p50_ms=run.p50 / 1e6,
-                        p99_ms=run.p99 / 1e6,
-                        per_second=run.deliveries / run.took * 1e9,
-                        generator_us=run.generator_cpu / run.deliveries / 1e3,
-                    )
+                    cell = Cell(BURSTS, peer.name, subscribers, deflate, SMALL)
+                    self._results.add(cell, **_figures(cpu, run, run))
 
     def _turns(
         self, scenario: str, loads: dict[Peer, Load], payload: int, most: int, *, burst: int = 1
@@ -219,13 +209,8 @@ class Bench:
                             load.run(channels, window=16)
                             count = max(1, self._plan.deliveries // connections) * channels  # each has as many
                             cpu, run = self._timed(server, load, count, window=16)
-                            self._results.add(
-                                Cell(CHANNELS, peer.name, connections, deflate, SMALL),
-                                cpu_us=cpu,
-                                p50_ms=run.p50 / 1e6,
-                                p99_ms=run.p99 / 1e6,
-                                per_second=run.deliveries / run.took * 1e9,
-                            )
+                            cell = Cell(CHANNELS, peer.name, connections, deflate, SMALL)
+                            self._results.add(cell, **_figures(cpu, run, run))
                             load.drop()
 
     def storm(self) -> None:
@@ -306,6 +291,17 @@ class Bench:
             MEMORY: self.memory,
             SLOW: self.slow,
         }
+
+
+def _figures(cpu: float, run: Run, busy: Run) -> dict[str, float]:
+    """What is noted of a run; how many deliveries a second there can be, of one in which the server has no rest."""
+    return {
+        "cpu_us": cpu,
+        "p50_ms": run.p50 / 1e6,
+        "p99_ms": run.p99 / 1e6,
+        "per_second": busy.deliveries / busy.took * 1e9,
+        "generator_us": run.generator_cpu / run.deliveries / 1e3,
+    }
 
 
 def _all_of(run: Run) -> Run:
