@@ -1,13 +1,20 @@
 """What a text becomes, and what is written again."""
 
 import json
+import sys
+import time
+from types import FrameType
+from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from app.protocol import codec
-from app.protocol.codec import MAX_DEPTH, decode, decode_attributes, decode_published, encode
+from app.protocol.codec import MAX_DEPTH, MAX_PROPERTIES, decode, decode_attributes, decode_published, encode
 from app.protocol.errors import ErrorCode, MessageError
 from app.protocol.messages import Message
+from bench.reading import LARGEST, SHAPES
 
 
 def read(text: str) -> Message:
@@ -141,6 +148,13 @@ def test_a_depth_bomb_is_an_error_and_no_crash() -> None:
     assert code_of('{"a":' * 100_000) is ErrorCode.TOO_DEEP
 
 
+@pytest.mark.parametrize("length", range(8))
+def test_text_that_ends_before_its_brackets_do_is_as_deep_as_it_came(length: int) -> None:
+    text = '{"a":' + "[]," * 10 + "[],[]" + "[" * (MAX_DEPTH - 1)
+    assert code_of(text + "]" * length) is ErrorCode.INVALID_JSON
+    assert code_of(text + "[" + "]" * length) is ErrorCode.TOO_DEEP
+
+
 def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
     text = json.dumps({"type": "a", "payload": [["[{" * 200, '"[', "\\"], *([] for _ in range(500))]})
     assert read(text).payload is not None
@@ -154,6 +168,13 @@ def test_an_unreadable_text_is_shown_cut_and_a_readable_one_whole() -> None:
 
 def test_white_space_and_escapes_in_keys_are_no_duplicates() -> None:
     assert read(' {\n"type" : "a", "x\\u0041": 1, "payload" : 2 }\t').payload is not None
+
+
+@pytest.mark.parametrize("space", [" ", "\\u0020", "\\n"])
+def test_white_space_in_a_value_hides_no_duplicate(space: str) -> None:
+    for count in range(40):
+        assert code_of(f'{{"type":"a","x":"{space * count}","y":1,"y":1}}') is ErrorCode.DUPLICATE_KEY
+        assert code_of(f'{{"type":"a","{space * count}":1, "y" :1,"y":1}}') is ErrorCode.DUPLICATE_KEY
 
 
 def test_published_messages_lose_what_only_a_request_has() -> None:
@@ -204,3 +225,221 @@ def test_a_handler_reads_a_dict_and_writes_one() -> None:
 def test_a_number_that_python_will_not_read_is_an_error_and_no_crash() -> None:
     with pytest.raises(MessageError, match="number"):
         codec.to_object(read('{"type":"a","payload":' + "9" * 5000 + "}"))
+
+
+def with_properties(count: int, *others: str, key: str = "k{}") -> str:
+    """A message with so many properties, besides others that come first."""
+    return "{" + ",".join((*others, *(f'"{key.format(number)}":{number}' for number in range(count)))) + "}"
+
+
+def test_message_with_most_properties_is_read() -> None:
+    assert len(read(with_properties(MAX_PROPERTIES - 1, '"type":"a"')).extras) == MAX_PROPERTIES - 1
+    assert len(read(with_properties(MAX_PROPERTIES - 2, '"type":"a"', '"at":"12:30"')).extras) == MAX_PROPERTIES - 1
+
+
+@pytest.mark.parametrize("count", [MAX_PROPERTIES, 30_000])
+@pytest.mark.parametrize("key", ["k{}", "k", "\\u0065{}", "\\u0065"])
+def test_message_with_more_properties_is_refused_with_its_ack_id(count: int, key: str) -> None:
+    """Equal keys count as often as they stand."""
+    text = with_properties(count, '"type":"a"', key=key)
+    for written in ('{"ackId":7,' + text[1:], text[:-1] + ',"ackId":7}'):
+        error, ack_id, shown = refused(written)
+        assert (error.code, ack_id and bytes(ack_id), shown) == (ErrorCode.INVALID_FIELD, b"7", written[:1024])
+        assert error.value == "a message may have at most 1000 properties at its top level; this one has more"
+
+
+@pytest.mark.parametrize("ack_id", ["null", '""', "[7]"])
+def test_error_for_too_many_properties_carries_no_bad_ack_id(ack_id: str) -> None:
+    error, found, _ = refused(with_properties(MAX_PROPERTIES, '"type":"a"', f'"ackId":{ack_id}'))
+    assert (error.code, found, "properties" in error.value) == (ErrorCode.INVALID_FIELD, None, True)
+
+
+def test_text_that_is_no_json_behind_too_many_properties_is_invalid_json() -> None:
+    assert code_of(with_properties(5000)[:-1]) is ErrorCode.INVALID_JSON
+    assert code_of(with_properties(5000)[:-1] + ',"x":[}') is ErrorCode.INVALID_JSON
+
+
+def test_properties_of_a_payload_are_not_counted() -> None:
+    assert read('{"type":"a","payload":' + with_properties(30_000) + "}").payload is not None
+
+
+def test_message_with_most_properties_is_read_again_from_the_topic() -> None:
+    """What the service adds on the way makes no other instance refuse a message that its sender was told is sent."""
+    message = read(with_properties(MAX_PROPERTIES - 1, '"type":"a"'))
+    stamped = message.stamped(id="i", sent_date_time="then")
+    assert decode_published(encode(stamped)).extras == message.extras
+    with pytest.raises(MessageError, match="properties"):
+        decode_published(with_properties(MAX_PROPERTIES + 100, '"type":"a"').encode())
+
+
+def test_dict_with_too_many_properties_is_an_error() -> None:
+    with pytest.raises(MessageError, match="properties"):
+        codec.from_object({"type": "a", **dict.fromkeys(map(str, range(MAX_PROPERTIES)), 1)})
+
+
+def test_error_for_a_duplicate_shows_the_beginning_of_a_long_key() -> None:
+    key = '"' + "k" * 100_000 + '":1'
+    assert len(refused('{"type":"a",' + key + "," + key + "}").error.value) < 300
+
+
+def test_text_with_a_string_without_end_is_read_at_once() -> None:
+    """Looking for its end anew from each escaped quote took minutes for 262,144 bytes, and seconds for these."""
+    text = "[" * 200 + '"' + '\\"' * 16_000
+    before = time.process_time()
+    assert code_of(text) is ErrorCode.TOO_DEEP
+    assert time.process_time() - before < 0.25
+
+
+def steps(text: str) -> int:
+    """Count the instructions of Python that reading a text takes."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    others = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        decode(text)
+    finally:
+        sys.settrace(others)
+    return count
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hostile_text_of_twice_the_length_takes_at_most_twice_the_steps(shape: str) -> None:
+    """What is done for each byte is done in C, and for each key only as far as there may be keys.
+
+    `python -m bench.reading` measures the time of it.
+    """
+    half, whole = steps(SHAPES[shape](LARGEST // 2)), steps(SHAPES[shape](LARGEST))
+    assert whole <= 2 * half
+    assert whole < 60 * MAX_PROPERTIES
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object with all its keys, equal ones too."""
+
+
+def no_json(text: str) -> None:
+    raise ValueError(text)
+
+
+def parsed(text: str | bytes) -> Any:
+    """Parse by the standard library: numbers as they are written, objects as pairs."""
+    return json.loads(text, object_pairs_hook=Pairs, parse_int=str, parse_float=str, parse_constant=no_json)
+
+
+def expected(text: str) -> ErrorCode | Pairs:
+    """Tell by the standard library what a text is: the contract's error for it, or its properties."""
+    try:
+        value = parsed(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair has no UTF-8
+    except ValueError:
+        return ErrorCode.INVALID_JSON
+    if not isinstance(value, Pairs):
+        return ErrorCode.NOT_AN_OBJECT
+    return ErrorCode.DUPLICATE_KEY if len(dict(value)) < len(value) else value
+
+
+SPACE = st.sampled_from([*["", " ", "\n", "\t", "\r", " \n  "] * 3, "\x0b", "\xa0"])
+WRITTEN_KEYS = r"""x y \u0078 é \u00e9 \u00E9 😀 \ud83d\ude00 \ud83d \ude00\ud83d \" \\ \u005c \/ / \n \u000a \u0020 } {
+    , : typ\u0065 a\\\"b"""
+KEYS = st.sampled_from([*WRITTEN_KEYS.split(), "", " ", "\x7f", "\x01"])
+WRITTEN_VALUES = r"""1 12 1.5 1.50 1e3 -0 0 01 - NaN true null nul 123456789012345678901234567890 "" "x" "x\"" "\\"
+    "}" "[{" "," "\u0041" "A" "\udead" "é" "1" """
+SCALARS = st.sampled_from(WRITTEN_VALUES.split())
+
+
+def members(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.builds('{3}"{0}"{3}:{2}{1}'.format, KEYS, values, SPACE, SPACE)
+
+
+def joined(pieces: list[str], opening: str, closing: str, space: str) -> str:
+    return opening + space + f"{space},".join(pieces) + space + closing
+
+
+VALUES = st.recursive(
+    SCALARS,
+    lambda values: st.one_of(
+        st.builds(joined, st.lists(values, max_size=3), st.just("["), st.just("]"), SPACE),
+        st.builds(joined, st.lists(members(values), max_size=3), st.just("{"), st.just("}"), SPACE),
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.permutations(['"type":"a"', *[None] * 4]), st.data(), SPACE, SPACE)
+def test_objects_are_read_as_the_standard_library_reads_them(
+    places: list[str | None], data: st.DataObject, inner: str, outer: str
+) -> None:
+    """A property is neither lost nor made up, and a key that stands twice is found however it is written."""
+    pieces = [place or data.draw(members(VALUES)) for place in places[: data.draw(st.integers(0, 5))]]
+    text = outer + joined(pieces, "{", "}", inner) + outer
+    check_against_the_standard_library(text)
+
+
+@given(st.text('{}[]",:\\ 1xu0é\n', max_size=12), st.text('{}[]",:\\ 1xu0é\n', max_size=12), members(VALUES))
+@example('{"x":1,"x"', ":12}", '"x":1')
+@example('{"x":12,"x":1,', "}", '"y":1')
+@example("{ }", "", "")
+def test_damaged_texts_are_read_as_the_standard_library_reads_them(before: str, after: str, member: str) -> None:
+    check_against_the_standard_library(before + member + after)
+    check_against_the_standard_library('{"type":"a",' + member + before + "}" + after)
+
+
+def check_against_the_standard_library(text: str) -> None:
+    """See that a text has the properties, or the error, that the standard library says."""
+    should, decoded = expected(text), decode(text)
+    if isinstance(should, ErrorCode):
+        assert isinstance(decoded, codec.Refused)
+        if not text.lstrip().startswith("{"):  # what begins as another value is told to be none, read on or not
+            assert decoded.error.code in (ErrorCode.INVALID_JSON, ErrorCode.NOT_AN_OBJECT)
+        else:
+            assert decoded.error.code is should
+    elif isinstance(decoded, codec.Decoded):
+        extras = [(key, parsed(bytes(value))) for key, value in decoded.message.extras.items()]
+        assert [("type", decoded.message.type), *extras] == sorted(should, key=lambda pair: pair[0] != "type")
+    else:
+        has_type = "type" in dict(should)
+        assert decoded.error.code is (ErrorCode.INVALID_FIELD if has_type else ErrorCode.MISSING_FIELD)
+
+
+OPENINGS = {"[": "]", '{"k\\"[":[': "]}"}
+"""What begins a value that others go into, and what ends it: a character for each level."""
+ELEMENTS = st.sampled_from([*OPENINGS, "[", "]", "]", '"[[[["', '"\\\\"', '"\\"{"', '""', "1"])
+
+
+@given(st.integers(MAX_DEPTH - 12, MAX_DEPTH + 2), st.lists(ELEMENTS, max_size=300))
+def test_depth_is_told_exactly(begin: int, elements: list[str]) -> None:
+    """Brackets count where they stand outside strings, side by side or one in another."""
+    text, closings, is_first = '{"type":"a","payload":' + "[" * (begin - 1), ["]"] * (begin - 1), True
+    depth = deepest = begin
+    for element in elements:
+        if element != "]":
+            text += element if is_first else f",{element}"
+            is_first = element in OPENINGS
+            if is_first:
+                closings.append(OPENINGS[element])
+                depth += len(closings[-1])
+                deepest = max(deepest, depth)
+        elif len(closings) > 1:
+            depth -= len(closings[-1])
+            text += closings.pop()
+            is_first = False
+    text += "".join(reversed(closings)) + "}"
+    assert json.loads(text)
+    if deepest <= MAX_DEPTH:
+        assert read(text).payload is not None
+    else:
+        assert code_of(text) is ErrorCode.TOO_DEEP
+
+
+@pytest.mark.parametrize("brackets", ["[", "]", "[]{", '\\"['])
+def test_brackets_of_a_long_string_are_not_depth(brackets: str) -> None:
+    strings = [f'"{brackets * count}"' for count in (20_000, 1, 30_001)]
+    assert read('{"type":"a","payload":[' + ",[],".join(strings) + "]}").payload is not None
+    assert code_of('{"type":"a","payload":[' + ",[],".join(strings) + "," + "[" * MAX_DEPTH) is ErrorCode.TOO_DEEP
