@@ -4,26 +4,60 @@ All entries share one delay and one timeout, so the order in which they were put
 two OrderedDicts, no heap. (A dict that is emptied from its front looks at ever more empty places on the way.)
 """
 
+import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from app.protocol.messages import Message
+from app.core.largest import Largest
+from app.core.sizes import compact, text_bytes
 
 C = TypeVar("C", bound=Hashable)
 
+# Measured on 64-bit CPython 3.11 with tracemalloc; test_acknowledgements.py holds them to it.
+MESSAGE_BYTES = 150
+"""A message, beside its id and its JSON."""
+ENTRY_BYTES = 400
+"""A message that one connection has yet to acknowledge."""
+CONNECTION_BYTES = 500
+"""A connection that has anything to acknowledge."""
 
-@dataclass(slots=True)
+
+class SentMessage:
+    """Message as it was sent. All connections that have to acknowledge it share it, in one queue; it counts once."""
+
+    # The JSON, not a Message: this is all that sending it again takes, and all of what it takes is known. The payload
+    # of a Message is a view into what came, which it keeps whole, and so do its other fields.
+    __slots__ = ("data", "id", "owed_by", "size")
+
+    def __init__(self, id: str, data: bytes) -> None:
+        self.id = id
+        self.data = data
+        """The JSON, in UTF-8."""
+        self.size = MESSAGE_BYTES + text_bytes(id) + len(data)
+        """Bytes that keeping it takes."""
+        self.owed_by = 0
+        """How many connections have yet to acknowledge it; the queue counts them."""
+
+
+@dataclass(slots=True, eq=False)
 class PendingAck(Generic[C]):
     """One message that one connection has not acknowledged. Times are in seconds of the caller's clock."""
 
     connection: C
-    message: Message
+    message: SentMessage
     sent: float
     """When it was sent first: the timeout counts from here."""
     resend: float
     """When it is due again."""
+
+
+class GivenUp(NamedTuple, Generic[C]):
+    """Entry that is waited for no longer: its connection owes too many, or all connections together too many bytes."""
+
+    entry: PendingAck[C]
+    reason: Literal["too_many", "too_large"]
 
 
 class Due(NamedTuple, Generic[C]):
@@ -36,74 +70,102 @@ class Due(NamedTuple, Generic[C]):
 class AckQueue(Generic[C]):
     """The pending acknowledgements of all connections of one instance.
 
-    `delay` and `timeout` are in seconds; a connection has at most `limit` entries.
+    `delay` and `timeout` are in seconds. A connection has at most `limit` entries; all of them together take at most
+    `max_bytes`.
     """
 
-    def __init__(self, delay: float, timeout: float, limit: int = 1000) -> None:
+    def __init__(self, delay: float, timeout: float, limit: int = 1000, max_bytes: int = sys.maxsize) -> None:
+        self.bytes = 0
+        """Memory that all that waits takes."""
         self._delay = delay
         self._timeout = timeout
         self._limit = limit
-        self._by_age: OrderedDict[tuple[C, str], PendingAck[C]] = OrderedDict()
-        self._by_resend: OrderedDict[tuple[C, str], PendingAck[C]] = OrderedDict()
-        self._of: dict[C, dict[str, None]] = {}
+        self._max_bytes = max_bytes
+        self._by_age: OrderedDict[PendingAck[C], None] = OrderedDict()
+        self._by_resend: OrderedDict[PendingAck[C], None] = OrderedDict()
+        self._of: dict[C, dict[str, PendingAck[C]]] = {}
+        """By message id, oldest first."""
+        # A message counts in full for each connection that owes it. So a connection that leaves big messages lying
+        # comes first, also where others owe them too.
+        self._owed: Largest[C] = Largest()
 
-    def add(self, connection: C, message: Message, now: float) -> PendingAck[C] | None:
-        """Wait for this connection's acknowledgement; answers the entry that had to be given up for it, if any."""
-        if message.id is None:
-            raise ValueError("only a message with an id can be acknowledged")
-        own = self._of.setdefault(connection, {})
-        crowded_out = None
-        if message.id in own:
-            self._remove(connection, message.id)
-            own = self._of.setdefault(connection, {})
-        elif len(own) >= self._limit:
-            crowded_out = self._remove(connection, next(iter(own)))
-            own = self._of.setdefault(connection, own)
-        own[message.id] = None
-        key = (connection, message.id)
-        self._by_age[key] = self._by_resend[key] = PendingAck(connection, message, now, now + self._delay)
-        return crowded_out
+    def add(self, connection: C, message: SentMessage, now: float) -> Sequence[GivenUp[C]]:
+        """Wait for a connection's acknowledgement. Return the entries that had to be given up for it.
+
+        A message that is larger than all may be is given up itself.
+        """
+        entry = PendingAck(connection, message, now, now + self._delay)
+        own_size = message.size + ENTRY_BYTES
+        if own_size + CONNECTION_BYTES > self._max_bytes:
+            return (GivenUp(entry, "too_large"),)
+        given_up: list[GivenUp[C]] = []
+        own = self._of.get(connection)
+        if own is not None:
+            if (before := own.get(message.id)) is not None:
+                self._remove(before)
+            elif len(own) >= self._limit:
+                given_up.append(GivenUp(self._remove(next(iter(own.values()))), "too_many"))
+        if not own:  # new, or taken away with its only entry
+            own = self._of[connection] = {}
+            self.bytes += CONNECTION_BYTES
+        own[message.id] = entry
+        self._by_age[entry] = self._by_resend[entry] = None
+        self.bytes += ENTRY_BYTES if message.owed_by else own_size
+        message.owed_by += 1
+        self._owed.add(connection, own_size)
+        while self.bytes > self._max_bytes and (debtor := self._owed.top()) is not None:
+            given_up.append(GivenUp(self._remove(next(iter(self._of[debtor].values()))), "too_large"))
+        return given_up
 
     def acknowledge(self, connection: C, message_id: str) -> bool:
         """End the waiting for one message; answers whether there was any."""
-        if message_id not in self._of.get(connection, ()):
+        entry = self._of.get(connection, {}).get(message_id)
+        if entry is None:
             return False
-        self._remove(connection, message_id)
+        self._remove(entry)
         return True
 
     def forget(self, connection: C) -> int:
         """End all waiting for a connection that is gone; answers for how many messages."""
-        own = tuple(self._of.get(connection, ()))
-        for message_id in own:
-            self._remove(connection, message_id)
+        own = tuple(self._of.get(connection, {}).values())
+        for entry in own:
+            self._remove(entry)
         return len(own)
 
-    def due(self, now: float, limit: int) -> Due[C]:
+    def due(self, now: float, limit: int, max_bytes: int = sys.maxsize) -> Due[C]:
         """Take what is due: what is answered as `resend` is put off by another delay, what is `given_up` is gone.
 
-        At most `limit` entries are answered as `resend`; the rest stays due.
+        At most `limit` entries are answered as each of the two, and as `resend` no more than one beyond `max_bytes`;
+        the rest stays due.
         """
-        given_up = []
-        while self._by_age and (entry := next(iter(self._by_age.values()))).sent + self._timeout <= now:
-            given_up.append(entry)
-            self._remove(entry.connection, entry.message.id or "")
+        given_up: list[PendingAck[C]] = []
+        while (
+            len(given_up) < limit and self._by_age and (entry := next(iter(self._by_age))).sent + self._timeout <= now
+        ):
+            given_up.append(self._remove(entry))
         resend: list[PendingAck[C]] = []
-        while len(resend) < limit and self._by_resend and (entry := next(iter(self._by_resend.values()))).resend <= now:
+        size = 0
+        while (
+            len(resend) < limit
+            and size < max_bytes
+            and self._by_resend
+            and (entry := next(iter(self._by_resend))).resend <= now
+        ):
             resend.append(entry)
+            size += len(entry.message.data)
             entry.resend = now + self._delay
-            self._by_resend.move_to_end((entry.connection, entry.message.id or ""))
+            self._by_resend.move_to_end(entry)
         return Due(resend, given_up)
 
     def next_due(self) -> float | None:
         """When to ask for `due` again; None while nothing waits."""
         if not self._by_age:
             return None
-        oldest = next(iter(self._by_age.values()))
-        return min(oldest.sent + self._timeout, next(iter(self._by_resend.values())).resend)
+        return min(next(iter(self._by_age)).sent + self._timeout, next(iter(self._by_resend)).resend)
 
     def message_ids(self) -> Iterator[str]:
         """The ids of all that waits, oldest first; an id comes once for each connection that owes it."""
-        return (message_id for _, message_id in self._by_age)
+        return (entry.message.id for entry in self._by_age)
 
     @property
     def connection_count(self) -> int:
@@ -113,11 +175,19 @@ class AckQueue(Generic[C]):
     def __len__(self) -> int:
         return len(self._by_age)
 
-    def _remove(self, connection: C, message_id: str) -> PendingAck[C]:
-        key = (connection, message_id)
-        del self._by_resend[key]
+    def _remove(self, entry: PendingAck[C]) -> PendingAck[C]:
+        del self._by_age[entry]
+        del self._by_resend[entry]
+        connection, message = entry.connection, entry.message
         own = self._of[connection]
-        del own[message_id]
+        del own[message.id]
         if not own:
             del self._of[connection]
-        return self._by_age.pop(key)
+            self.bytes -= CONNECTION_BYTES
+        elif not len(own) % 4:  # to look each time would take a fifth of all this
+            compact(own)
+        own_size = message.size + ENTRY_BYTES
+        message.owed_by -= 1
+        self.bytes -= ENTRY_BYTES if message.owed_by else own_size
+        self._owed.add(connection, -own_size)
+        return entry

@@ -10,6 +10,7 @@ import pytest
 from app import resender as module
 from app.clock import Clock
 from app.connection import Connection
+from app.core.acknowledgements import CONNECTION_BYTES, ENTRY_BYTES, MESSAGE_BYTES
 from app.core.router import Rules
 from app.hub import Hub
 from tests.support.deadline import until
@@ -29,7 +30,13 @@ def time() -> Time:
 @pytest.fixture
 async def hub(time: Time) -> AsyncIterator[Hub]:
     """One whose clock says what the test says, and which looks every millisecond of the real one."""
-    hub = make_hub(rules=Rules(ack_types=frozenset({"announce"})), clock=Clock(monotonic=lambda: time.now))
+    hub = make_hub(
+        rules=Rules(ack_types=frozenset({"announce"})),
+        clock=Clock(monotonic=lambda: time.now),
+        max_payload=100_000,
+        max_buffered=10_000_000,
+        max_awaiting_bytes=1_000_000,
+    )
     await hub.open()
     yield hub
     await hub.close()
@@ -78,6 +85,108 @@ async def test_one_turn_sends_no_more_again_than_it_may(hub: Hub, time: Time, mo
     await look(hub, time, 61)
     assert retries(outlet) == sent[:3]
     await until(lambda: retries(outlet) == sent)  # by itself
+
+
+async def test_a_message_is_written_once_more_for_all_who_owe_it(hub: Hub, time: Time) -> None:
+    outlets = [connect(hub)[1] for _ in range(3)]
+    message = await hub.emit("news", None, "announce", {"n": 1})
+    await look(hub, time, 61)
+    assert [retries(outlet) for outlet in outlets] == [[message.id]] * 3
+    again = {id(outlet.writes[-1][-1]) for outlet in outlets}
+    assert len(again) == 1
+    first, last = (json.loads(text) for text in (outlets[0].texts[-2], outlets[0].texts[-1]))
+    assert last == {**first, "isRetry": True, "lastRetryDateTime": last["lastRetryDateTime"]}
+
+
+async def test_one_turn_sends_no_more_bytes_again_than_it_may(
+    hub: Hub, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have their turn in between, and the order stays."""
+    monkeypatch.setattr(module, "RESENT_BYTES_IN_ONE_TURN", 25_000)
+    _, outlet = connect(hub)
+    sent = [(await hub.emit("news", None, "announce", "x" * 10_000)).id for _ in range(7)]
+    await look(hub, time, 61)
+    assert retries(outlet) == sent[:3]
+    await until(lambda: retries(outlet) == sent)  # by itself
+
+
+async def test_who_falls_behind_in_a_round_is_sent_no_later_message_of_it(
+    hub: Hub, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESENT_IN_ONE_TURN", 1)
+    _, outlet = connect(hub)
+    sent = [(await hub.emit("news", None, "announce")).id for _ in range(4)]
+    await asyncio.sleep(0)
+    outlet.untaken = 10
+    await look(hub, time, 61)
+    assert retries(outlet) == sent[:1]
+    hub._resender._resend()  # the second is put off
+    outlet.untaken = 0
+    await until(lambda: b"acks_put_off_total 3.0" in hub.metrics.render())
+    assert retries(outlet) == sent[:1]
+    await look(hub, time, 61)
+    await until(lambda: retries(outlet) == sent[:1] + sent)
+
+
+async def test_a_failure_does_not_end_the_resending(hub: Hub, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, outlet = connect(hub)
+    message = await hub.emit("news", None, "announce")
+    monkeypatch.setattr(module, "RESENT_IN_ONE_TURN", 1)
+    later = await hub.emit("news", None, "announce")
+    time.now += 61
+    with monkeypatch.context() as broken:
+        broken.setattr(hub._resender, "_again", None)
+        with pytest.raises(TypeError):
+            hub._resender._resend()
+    await until(lambda: retries(outlet) == [later.id])  # by itself; the other one has its next turn later
+    await look(hub, time, 61)
+    await until(lambda: retries(outlet) == [later.id, message.id, later.id])
+
+
+async def test_what_waits_is_the_json_alone_once_for_all_who_owe_it(hub: Hub) -> None:
+    """A payload is a view into what came: kept as such, it would keep all of that."""
+    outlets = [connect(hub)[1] for _ in range(10)]
+    message = await hub.emit("news", None, "announce", "x" * 10_000)
+    await asyncio.sleep(0)
+    frame = outlets[0].writes[-1][-1]
+    per_connection = ENTRY_BYTES + CONNECTION_BYTES
+    assert hub._resender.pending.bytes == MESSAGE_BYTES + 49 + len(message.id) + frame.size + 10 * per_connection
+    (kept,) = {entry.message.data for entry in hub._resender.pending._by_age}
+    assert kept is frame.data
+    assert f"acks_pending_bytes {float(hub._resender.pending.bytes)}".encode() in hub.metrics.render()
+
+
+async def test_over_the_bytes_who_owes_most_gives_way_and_is_named_once(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    greedy, _ = connect(hub)
+    innocent, _ = connect(hub)
+    with caplog.at_level(logging.WARNING):
+        own = hub.director.send_message(innocent, {"type": "announce", "payload": "y" * 100})
+        for _ in range(30):
+            hub.director.send_message(greedy, {"type": "announce", "payload": "x" * 90_000})
+    assert hub._resender.pending.bytes <= 1_000_000
+    assert own in list(hub._resender.pending.message_ids())
+    lines = [record.getMessage() for record in caplog.records if "acknowledges too little" in record.getMessage()]
+    assert len(lines) == 1
+    assert greedy.id in lines[0]
+    assert b'acks_given_up_total{reason="too_large"} 20.0' in hub.metrics.render()
+    hub.disconnect(greedy)
+    assert list(hub._resender.pending.message_ids()) == [own]
+    hub.disconnect(innocent)
+    assert hub._resender.pending.bytes == 0
+
+
+async def test_a_message_larger_than_all_may_be_is_sent_and_not_waited_for(time: Time) -> None:
+    hub = make_hub(rules=Rules(ack_types=frozenset({"announce"})), max_awaiting_bytes=1000)
+    await hub.open()
+    _, outlet = connect(hub)
+    message = await hub.emit("news", None, "announce", "x" * 900)
+    await asyncio.sleep(0)
+    assert json.loads(outlet.texts[-1])["id"] == message.id
+    assert len(hub._resender.pending) == 0
+    assert b'acks_given_up_total{reason="too_large"} 1.0' in hub.metrics.render()
+    await hub.close()
 
 
 async def test_who_owes_too_much_is_named_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
