@@ -45,6 +45,7 @@ lint: $(VENV)/dev.stamp ## Check style, types, the walls between the rooms, Dock
 format: $(VENV)/dev.stamp ## Put the code in form, and the README's tables
 	$(BIN)/python -m tests.support.readme
 	$(BIN)/python docs/costs.py --write
+	$(BIN)/python -m docs.memory --write
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(if $(shell command -v terraform),terraform fmt -recursive terraform)
@@ -67,7 +68,7 @@ image-test: $(VENV)/dev.stamp ## Build the image, run it, try it and stop it (IM
 	IMAGE=$(IMAGE) COMMIT=$(COMMIT) IMAGE_NETWORK=$(IMAGE_NETWORK) .ci/with-docker $(BIN)/python -m pytest -m image -s $(ARGS)
 
 .PHONY: chaos
-chaos: $(VENV)/dev.stamp ## Break what can break, and count what is lost (MINUTES=3 SEED=...; ARGS="--only chaos")
+chaos: $(VENV)/dev.stamp ## Break what can break, and count what is lost (MINUTES=3 SEED=...; ARGS="--only chaos", ARGS=--attackers)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: push

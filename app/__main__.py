@@ -9,10 +9,10 @@ import sys
 from app.bootstrap import create_app
 from app.fanout import FanoutStartError
 from app.hub import Hub
-from app.logs import configure
+from app.logs import OncePerSecond, configure
 from app.memory import collecting_seldom, tidy_up
 from app.sending import SendToEach, to_many
-from app.server import serve
+from app.server import Guards, Unfinished, serve
 from app.settings import Settings, SettingsError, unknown_variables
 
 logger = logging.getLogger("app")
@@ -43,18 +43,18 @@ def main(arguments: list[str]) -> int:
 
 def _serve() -> int:
     settings = Settings.from_environment(os.environ)
-    configure(settings.log_level, for_cloud_run=settings.on_cloud_run, project=settings.google_cloud_project)
+    lines = configure(settings.log_level, for_cloud_run=settings.on_cloud_run, project=settings.google_cloud_project)
     for sentence in unknown_variables(os.environ):
         logger.warning(sentence)
     try:
         with collecting_seldom(), to_many() as send_to_each:
-            return asyncio.run(run(settings, send_to_each))
+            return asyncio.run(run(settings, send_to_each, lines))
     except OSError as error:
         logger.critical("cannot listen on port %d: %s", settings.port, error.strerror or error)
         return FAILED
 
 
-async def run(settings: Settings, send_to_each: SendToEach) -> int:
+async def run(settings: Settings, send_to_each: SendToEach, lines: OncePerSecond) -> int:
     """Serve until a signal comes, or the hub finds that it can never be ready."""
     app = create_app(settings, send_to_each=send_to_each)
     hub: Hub = app.extensions["cloud_sockets"]
@@ -74,6 +74,17 @@ async def run(settings: Settings, send_to_each: SendToEach) -> int:
         ends = {draining, asyncio.create_task(hub.gone()), asyncio.create_task(hub.close())}
         await asyncio.wait(ends, timeout=CLOSE_TIMEOUT)
 
+    metrics = hub.metrics
+    unfinished = Unfinished(settings.max_unfinished_bytes, metrics.connections_shed.labels("unfinished").inc)
+    metrics.watch(metrics.unfinished_bytes, lambda: unfinished.bytes)
+    metrics.watch(metrics.log_lines_held_back, lambda: lines.held_back)
+    guards = Guards(
+        unfinished,
+        settings.max_connections,
+        sockets=lambda: len(hub.connections),
+        on_full=metrics.connections_refused.labels("full").inc,
+        on_shed=lambda reason: metrics.connections_shed.labels(reason).inc(),
+    )
     tidying = asyncio.create_task(tidy_up())
     try:
         await serve(
@@ -82,6 +93,8 @@ async def run(settings: Settings, send_to_each: SendToEach) -> int:
             max_payload=settings.max_payload,
             deflate=settings.per_message_deflate,
             until=until_stopped,
+            http2=settings.http2,
+            guards=guards,
         )
     finally:
         tidying.cancel()

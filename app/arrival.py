@@ -7,6 +7,8 @@ it is for, so that its JSON is not looked at before there is somebody to send it
 from typing import NamedTuple
 
 from app.clock import Clock, rfc3339
+from app.core.position import Position
+from app.core.sizes import text_bytes
 from app.fanout import Delivery
 from app.protocol import codec, messages
 from app.protocol.messages import Message
@@ -25,6 +27,7 @@ class Arrival:
     """One delivery, as it may be kept. Making it, `id` and `message` raise MessageError for what is out of shape."""
 
     __slots__ = (
+        "__weakref__",
         "_is_whole",
         "_message",
         "address",
@@ -33,6 +36,7 @@ class Arrival:
         "is_own",
         "number",
         "origin",
+        "position",
         "publish_time_ns",
         "sender",
     )
@@ -51,6 +55,8 @@ class Arrival:
         """Whether a hub published it."""
         self.number = 0
         """How many were kept before it (see app.journal)."""
+        self.position: Position | None = None
+        """What it bears as a message of its stream; None: it is not kept."""
         self._is_whole = self.is_own or kind is None
         self._message: Message | None = None
         if self.is_own:
@@ -96,7 +102,7 @@ class Arrival:
     def size(self) -> int:
         """What keeping it takes beside the object itself, in bytes."""
         texts = (*self.address, self.carrier_id, self.origin, self.sender)
-        return len(self.data) + sum(len(text) for text in texts if text)
+        return len(self.data) + sum(text_bytes(text) for text in texts if text)
 
     def completed(self, position: str | None, clock: Clock) -> Message:
         """The message with what all instances agree on: its own id and time where a hub set them, else its carrier's.

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, Protocol
 
-from app.core.rate import RateLimit
+from app.core.rate import RateLimit, SenderLimits, SenderRate
 from app.core.users import User
 from app.outgoing import Outgoing, Pending
 from app.protocol.close_codes import CloseCode
@@ -18,6 +18,10 @@ REPLAYED_IN_ONE_TURN = 100
 """Messages that one connection is sent again before others have their turn."""
 ERRORS_ALLOWED = 50
 ERRORS_PERIOD = 10.0
+
+
+class ReplayLost(Exception):
+    """Raised by what is replayed where a message of it is gone: nothing may go out behind the hole."""
 
 
 class Outlet(Protocol):
@@ -73,6 +77,7 @@ class Connection:
         "later",
         "outlet",
         "pending",
+        "rate",
         "session_user",
         "user",
     )
@@ -86,6 +91,7 @@ class Connection:
         outgoing: Outgoing,
         max_buffered: int,
         outlet: Outlet,
+        rate: SenderRate | None = None,
     ) -> None:
         self.id = id
         """Unique among all connections of all instances; not shown to other clients."""
@@ -94,6 +100,8 @@ class Connection:
         self.session_user = session_user
         """The user as the session has it, for custom handlers."""
         self.errors = RateLimit(ERRORS_ALLOWED, ERRORS_PERIOD)
+        self.rate = rate or SenderRate(SenderLimits(0, 0, 0, 0))
+        """How much the client may send."""
         self.buffered = 0
         """Bytes that were sent and not taken, when they were last looked at."""
         self.close_code: int | None = None
@@ -156,6 +164,11 @@ class Connection:
         self.later.append(frames)
 
     @property
+    def is_barred(self) -> bool:
+        """Whether the service ended it because of what its client did: nothing more that it says is heard."""
+        return self.close_code is not None and self.close_code >= CloseCode.TOO_MANY_ERRORS
+
+    @property
     def is_behind(self) -> bool:
         """Whether the client has yet to take what was sent to it before."""
         return self.later is not None or (self._waiting > 0 and self.outlet.waiting() > 0)
@@ -197,11 +210,16 @@ class Connection:
                 frame = first
                 self._held -= frame.size
                 later.popleft()
-            elif (replayed := next(first, None)) is not None:
-                frame = replayed
             else:
-                later.popleft()
-                continue
+                try:
+                    replayed = next(first, None)
+                except ReplayLost:
+                    self.overflow()
+                    return
+                if replayed is None:
+                    later.popleft()
+                    continue
+                frame = replayed
             frames.append(frame)
             room -= frame.size
         if not later:

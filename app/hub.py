@@ -6,19 +6,23 @@ it. `send` is one frame to one connection. A message goes one way: receive, publ
 
 import asyncio
 import logging
+import math
 from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from app.arrival import Arrival
 from app.clock import Clock
-from app.connection import Connection, Outlet
+from app.connection import Connection, Outlet, ReplayLost
 from app.core import info
+from app.core.acknowledgements import SentMessage
 from app.core.channels import ChannelManager
 from app.core.deduplication import Deduplicator
 from app.core.departures import Reason
 from app.core.position import Position
+from app.core.rate import SenderLimits, SenderRate
 from app.core.router import (
     Acknowledge,
     Audience,
@@ -45,7 +49,7 @@ from app.journal import SECOND, HistoryLimits, Journal, Place, Resumed
 from app.metrics import Metrics
 from app.outgoing import CROWD_BYTES, Outgoing
 from app.protocol import codec, messages
-from app.protocol.close_codes import CloseCode
+from app.protocol.close_codes import CROWDED, CloseCode
 from app.protocol.errors import ErrorCode, MessageError
 from app.protocol.frame import Frame
 from app.protocol.messages import Json, Message
@@ -57,8 +61,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MEGABYTE = 1024 * 1024
 STAMP_ROOM = 256
 """Bytes by which a message grows beyond what its client sent: id and sentDateTime."""
+FREE_BURST = MEGABYTE
+"""Bytes of its burst that a client may use whatever its audience; beyond, most of them must be able to take it."""
+MANY_LAGGING = 5
+"""Fewer receivers that are behind have themselves to blame; so many at once, and most of all, have the sender."""
+LAG_RETRY = 1.0
+"""Seconds after which it may try again."""
 FINISH_TIMEOUT = 1.0
 LOOK_AROUND = 1.0
 """Seconds between two looks at what is too old, and at what was lost."""
@@ -86,6 +97,14 @@ class Limits:
     resend_delay: float
     resend_timeout: float
     history: HistoryLimits
+    max_awaiting_bytes: int = 32 * MEGABYTE
+    """What waits to be acknowledged, for all connections."""
+    max_subscription_bytes: int = 64 * MEGABYTE
+    """What the subscriptions of all connections take."""
+    message_rate: int = 0
+    """Messages of one connection a second; 0: as many as it likes."""
+    byte_rate: int = 0
+    """Bytes of one connection a second, inflated; 0: as many as it likes."""
     max_age: float | None = None
     """Older messages are kept for recovery, and not sent as news."""
     request_timeout: float = 3600.0
@@ -97,6 +116,14 @@ class Published(NamedTuple):
 
     id: str
     pubsub_id: str | None
+
+
+class RateLimited(MessageError):
+    """A message that is refused for now; `retry_after` in seconds."""
+
+    def __init__(self, value: str, retry_after: float) -> None:
+        super().__init__(ErrorCode.RATE_LIMITED, value)
+        self.retry_after = retry_after
 
 
 class Hub:
@@ -120,7 +147,7 @@ class Hub:
         self.identity = identity
         self.limits = limits
         self.connections: dict[str, Connection] = {}
-        self.channels: ChannelManager[Connection] = ChannelManager()
+        self.channels: ChannelManager[Connection] = ChannelManager(limits.max_subscription_bytes)
         self.users: UserMap[Connection] = UserMap(tuple(include_user_props))
         self.metrics = metrics
         self._published_here = metrics.published.labels("local", "accepted")
@@ -141,9 +168,11 @@ class Hub:
         self._backlog = Backlog(fanout, limits.publish_backlog, metrics)
         self._sequence = 0
         self._deduplicator = Deduplicator()
-        self._journal = Journal(fanout, limits.history, self.users, metrics)
+        self._journal = Journal(fanout, limits.history, self.users, metrics, self._end_replay)
+        self._replays_given_up = 0
+        """Since they were last logged: one line a second tells of all of them."""
         self._looking: asyncio.TimerHandle | None = None
-        self._resender = Resender(limits.resend_delay, limits.resend_timeout, clock, metrics)
+        self._resender = Resender(limits.resend_delay, limits.resend_timeout, limits.max_awaiting_bytes, clock, metrics)
         self._endings = Endings(
             fanout,
             metrics,
@@ -152,6 +181,9 @@ class Hub:
             rollover=limits.rollover,
             revision=identity.revision,
         )
+        self._sender_limits = SenderLimits.of(limits.message_rate, limits.byte_rate)
+        self._arriving = 0
+        """Clients that are asked who they are, and have a place kept."""
         self._started = False
         self._watch_gauges()
 
@@ -226,8 +258,17 @@ class Hub:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another connection."""
-        return len(self.connections) >= self.limits.max_connections
+        """Whether there is no room for another connection, with those that are on their way in."""
+        return len(self.connections) + self._arriving >= self.limits.max_connections
+
+    @contextmanager
+    def arrival(self) -> Iterator[None]:
+        """Keep a place for a client that is asked who it is. What follows must connect it without waiting, or leave."""
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
 
     def connect(self, user: User | None, session_user: Any, outlet: Outlet, position: str | None = None) -> Connection:
         """Take in a socket and send its welcome, and what it missed since `position`.
@@ -241,6 +282,7 @@ class Hub:
             outgoing=self._outgoing,
             max_buffered=self.limits.max_buffered,
             outlet=outlet,
+            rate=SenderRate(self._sender_limits),
         )
         self.connections[connection.id] = connection
         if user is not None:
@@ -279,6 +321,15 @@ class Hub:
         """End a connection whose client does not answer any more."""
         self._end(connection, CloseCode.NO_PONG, "no pong")
 
+    def flooded(self, connection: Connection) -> None:
+        """Count a frame that came faster than any client needs as malformed input."""
+        if connection.errors.exceeded(self._clock.monotonic()):
+            self._end(connection, CloseCode.TOO_MANY_ERRORS, "too many errors")
+
+    def crowded(self, connection: Connection) -> None:
+        """End a connection because what is unfinished of all takes too much, and this one's most."""
+        self._end(connection, CloseCode.SLOW_CONSUMER, CROWDED)
+
     def _end(self, connection: Connection, code: CloseCode, reason: str) -> None:
         self._endings.end(connection, code, reason)
 
@@ -303,6 +354,14 @@ class Hub:
 
     def _receive(self, connection: Connection, text: str) -> codec.Decoded | None:
         """Do what needs no waiting; answers what calls a handler."""
+        if connection.close_code is not None and connection.is_barred:
+            return None
+        now = self._clock.monotonic()
+        size = len(text) if text.isascii() else len(text.encode())
+        wait = connection.rate.take(size, now)
+        if wait:
+            self._limit(connection, text, size, wait, now)
+            return None
         decoded = codec.decode(text)
         if isinstance(decoded, codec.Refused):
             self._refuse(connection, decoded.error, decoded.ack_id, decoded.shown)
@@ -318,6 +377,18 @@ class Hub:
         self.metrics.received.inc()
         return None
 
+    def _limit(self, connection: Connection, text: str, size: int, wait: float, now: float) -> None:
+        """Refuse a message of a client that sends too fast; end it if it goes on and on."""
+        error = RateLimited(
+            f"a client may send {self.limits.message_rate} messages and {self.limits.byte_rate} bytes a second "
+            "(0: any number)",
+            wait,
+        )
+        self._refuse_for_now(connection, error, codec.ack_id_of(text), codec.shown(text))
+        if connection.rate.refused_too_often(size, now):
+            self.metrics.connections_shed.labels("rate").inc()
+            self._end(connection, CloseCode.RATE_LIMITED, "rate limited again and again")
+
     async def _call_handler(self, connection: Connection, message: Message, shown: Json | str) -> None:
         self.metrics.received.inc()
         try:
@@ -328,6 +399,9 @@ class Hub:
             self._fail(connection, message, shown, error)
 
     def _fail(self, connection: Connection, message: Message, shown: Json | str, error: Exception) -> None:
+        if isinstance(error, RateLimited):
+            self._refuse_for_now(connection, error, message.ack_id, shown)
+            return
         if not isinstance(error, MessageError):
             logger.error("a message could not be handled", exc_info=error, extra={"connection": connection.id})
             error = MessageError(ErrorCode.INTERNAL, "the service failed on this message")
@@ -347,10 +421,13 @@ class Hub:
                     self._reply(connection, message.ack_id, id=message_id)
             case Inform(detail, channel):
                 answer = self.info_detail(channel) if detail else self.info()
-                self.tell(connection, type=message.type, ackId=message.ack_id, **answer)
+                size = self.tell(connection, type=message.type, ackId=message.ack_id, **answer)
+                connection.rate.charge(size, self._clock.monotonic())
 
     def _publish_for(self, connection: Connection, message: Message, shown: Json | str, request: Publish) -> None:
         """Publish a client's message. The answer comes once it is accepted, and nobody waits for that."""
+        if connection.rate.used > FREE_BURST and self._is_lagging(request.audience):
+            raise RateLimited("those whom it is for cannot take more now; send it again later", LAG_RETRY)
         if not request.shared:
             self._accepted(connection, message, self._publish_here(message, request.audience, connection.id))
             return
@@ -362,6 +439,13 @@ class Hub:
                 self._refuse(connection, error, message.ack_id, shown)
 
         self._tasks.start(answer())
+
+    def _is_lagging(self, audience: Audience) -> bool:
+        """Return whether most of an audience are behind, so that a burst would cost them their connection."""
+        receivers = self._receivers(audience)
+        much = self.limits.max_buffered // 2
+        lagging = sum(each.buffered > much for each in receivers)
+        return lagging >= MANY_LAGGING and 2 * lagging > len(receivers)
 
     def _accepted(self, connection: Connection, message: Message, published: Published) -> None:
         if message.ack_id is not None:
@@ -389,7 +473,8 @@ class Hub:
                 ErrorCode.TOO_MANY_SUBSCRIPTIONS,
                 f"a connection can have at most {self.limits.max_subscriptions} subscriptions",
             )
-        self.channels.subscribe(connection, channel, sub_id)
+        # The names as the registry has them: so the journal keeps no copies, which nobody would count.
+        channel, sub_id = self.channels.subscribe(connection, channel, sub_id, position)
         resumed = self._journal.join(connection, channel, sub_id, position)
         self._reply(
             connection,
@@ -422,7 +507,9 @@ class Hub:
             channelsDeleted=removed.channels,
         )
 
-    def _refuse(self, connection: Connection, error: MessageError, ack_id: Json | None, shown: Json | str) -> None:
+    def _refuse(
+        self, connection: Connection, error: MessageError, ack_id: Json | None, shown: Json | str, **more: object
+    ) -> None:
         self.metrics.errors.labels(error.code.value).inc()
         self.tell(
             connection,
@@ -432,9 +519,16 @@ class Hub:
             msg=shown,
             ackId=ack_id,
             temporary=error.code.temporary,
+            **more,
         )
         if error.code.malformed_input and connection.errors.exceeded(self._clock.monotonic()):
             self._end(connection, CloseCode.TOO_MANY_ERRORS, "too many errors")
+
+    def _refuse_for_now(
+        self, connection: Connection, error: RateLimited, ack_id: Json | None, shown: Json | str
+    ) -> None:
+        retry_after = max(1, math.ceil(error.retry_after * 1000))
+        self._refuse(connection, error, ack_id, shown, retryAfterMs=retry_after)
 
     # Publish: to a fan-out
 
@@ -587,8 +681,25 @@ class Hub:
             self.metrics.stale.inc()
         return stale
 
+    def _end_replay(self, connection: Connection) -> None:
+        """End a client that takes too little of what is replayed to it; it goes on from where it then is."""
+        self._give_up_replay(connection)
+        connection.overflow()
+
+    def _give_up_replay(self, connection: Connection) -> None:
+        self._journal.drop_replay(connection)
+        if connection.close_code is None:
+            self.metrics.connections_shed.labels("replay").inc()
+            self._replays_given_up += 1
+
     def _look_around(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._journal.expire(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._journal.expire(now)
+        for connection in self._journal.stalled(now):
+            self._end_replay(connection)
+        if self._replays_given_up:
+            logger.warning("ended %d clients that took too little of their replay", self._replays_given_up)
+            self._replays_given_up = 0
         self._look_for_a_gap()
         self._looking = loop.call_later(LOOK_AROUND, self._look_around, loop)
 
@@ -619,7 +730,7 @@ class Hub:
         """Send one message to one connection, with an id and a time; answers it as it was sent."""
         stamped = self.stamp(message)
         awaits_ack = stamped.type in self._router.rules.ack_types
-        self._send_to_all((connection,), codec.encode_frame(stamped), stamped if awaits_ack else None)
+        self._send_to_all((connection,), codec.encode_frame(stamped), stamped.id if awaits_ack else None)
         return stamped
 
     def stamp(self, message: Message) -> Message:
@@ -662,7 +773,7 @@ class Hub:
         except MessageError as error:
             self._drop(arrival.carrier_id, error)
             return
-        self._send_to_all(receivers, codec.encode_frame(message), message if awaits_ack else None, left_out)
+        self._send_to_all(receivers, codec.encode_frame(message), message.id if awaits_ack else None, left_out)
 
     def _replay(self, connection: Connection, resumed: Resumed) -> None:
         if resumed.replay:
@@ -671,46 +782,58 @@ class Hub:
     def _replayed(self, connection: Connection, resumed: Resumed) -> Iterator[Frame]:
         """What a client missed, each written when the client has room for it."""
         for number, each in enumerate(resumed.replay):
+            arrival = each.message()
             if not resumed.is_wanted:
                 self._journal.replayed(connection, len(resumed.replay) - number)
                 return
             self._journal.replayed(connection, 1)
+            if arrival is None:  # its client took so long that the history has let go of it
+                self._give_up_replay(connection)
+                raise ReplayLost
             try:
-                message = each.message.completed(self._journal.borne(each, resumed), self._clock)
+                message = arrival.completed(self._journal.borne(each, arrival, resumed), self._clock)
             except MessageError:
                 continue  # nobody was sent it when it was new either
-            if message.type in self._router.rules.ack_types:
-                self._resender.expect(connection, message)
+            frame = codec.encode_frame(message)
+            if message.type in self._router.rules.ack_types and message.id is not None:
+                self._resender.expect(SentMessage(message.id, frame.data), (connection,))
+                connection.rate.credit()
             self.metrics.replayed.inc()
             self.metrics.sent.inc()
-            yield codec.encode_frame(message)
+            yield frame
 
     def _send_to_all(
         self,
         connections: Collection[Connection],
         frame: Frame,
-        acknowledged: Message | None = None,
+        awaited: str | None = None,
         left_out: str | None = None,
     ) -> None:
-        """Send one frame to all of these; `acknowledged` is what it says, if each has to acknowledge it."""
+        """Send one frame to all of these; `awaited` is the id of its message, if each has to acknowledge it."""
         skipped = None if left_out is None else self.connections.get(left_out)
-        if acknowledged is None:
+        if awaited is None:
             self.metrics.sent.inc(self._outgoing.send(frame, connections, skipped))
             return
-        sent = 0
+        sent = []
         for connection in connections:
             if connection is not skipped and connection.send(frame):
-                sent += 1
-                self._resender.expect(connection, acknowledged)
-        self.metrics.sent.inc(sent)
+                sent.append(connection)
+                connection.rate.credit()
+        self._resender.expect(SentMessage(awaited, frame.data), sent)
+        self.metrics.sent.inc(len(sent))
 
     def _reply(self, connection: Connection, ack_id: Json | None, **fields: object) -> None:
         self.tell(connection, type=messages.ACK, ackId=ack_id, **fields)
 
-    def tell(self, connection: Connection, **fields: object) -> None:
-        """Send what the service itself says; what is None is left out, id and sentDateTime are added."""
-        if connection.send(self._own_frame(**fields)):
+    def tell(self, connection: Connection, **fields: object) -> int:
+        """Send what the service itself says; what is None is left out, id and sentDateTime are added.
+
+        Returns the frame's size in bytes.
+        """
+        frame = self._own_frame(**fields)
+        if connection.send(frame):
             self.metrics.sent.inc()
+        return frame.size
 
     def _own_frame(self, **fields: object) -> Frame:
         """What the service itself says; an `id` of None in `fields` gets a new one."""
@@ -745,7 +868,9 @@ class Hub:
         watch(self.metrics.users, lambda: len(self.users.names))
         watch(self.metrics.channels, lambda: len(self.channels.channels))
         watch(self.metrics.subscriptions, lambda: self.channels.subscription_count)
+        watch(self.metrics.subscription_bytes, lambda: self.channels.bytes)
         watch(self.metrics.buffered_bytes, lambda: self._outgoing.bytes)
         watch(self.metrics.acks_pending, lambda: len(self._resender.pending))
+        watch(self.metrics.acks_pending_bytes, lambda: self._resender.pending.bytes)
         watch(self.metrics.publish_backlog_bytes, lambda: self._backlog.bytes)
         watch(self.metrics.publish_backlog_messages, lambda: self._backlog.messages)

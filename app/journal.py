@@ -4,16 +4,20 @@ The hub says what arrives, who joins and who comes back; the journal answers pos
 it may promise is worked out in `app.core.recovery`, which is pure; here is the state that it takes.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from sys import maxsize
 from typing import NamedTuple
+from weakref import ref
 
 from app.arrival import Arrival
 from app.connection import Connection
 from app.core.history import EVERYONE, History, Stream
+from app.core.largest import Largest
 from app.core.position import Mark, Position, PositionError
 from app.core.recovery import Behind, Recovered, Replay, Unproven, heard_through, recover
 from app.core.router import Audience, OneUser, Subscribers
+from app.core.sizes import compact
 from app.core.users import UserMap
 from app.fanout import Delivery, Fanout
 from app.metrics import Metrics
@@ -21,7 +25,13 @@ from app.metrics import Metrics
 SECOND = 10**9
 """Nanoseconds."""
 MAX_REPLAYING = 150_000
-"""Messages that wait to be replayed, for all clients together; who comes back when there are more starts anew."""
+"""Messages that wait to be replayed, for all clients together; where there are more, whoever has most gives way."""
+REPLAY_STALL_SECONDS = 5.0
+"""Time in which a client has to take something of what is replayed to it; then its place is somebody else's."""
+LONGEST_LOOK = 2.0
+"""Seconds between two looks that count: no client is to blame while the whole process stands still."""
+ITS_OWN = Position("", 0)
+"""Stands for the position that a message bore when it was new. Only the message has it, so that it goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,8 @@ class Resumed(NamedTuple):
     recovered: bool | None
     """None: it did not say where it was."""
     position: str
-    replay: Sequence[Replay[Arrival]] = ()
+    replay: Sequence[Replay["ref[Arrival]"]] = ()
+    """Weak references: what waits for a slow client does not keep what the history has let go of."""
     since: int = 0
     """The time of the position that the client came back with."""
     join: Join | None = None
@@ -80,11 +91,28 @@ class Resumed(NamedTuple):
         return self.join is None or not self.join.left
 
 
+class _Progress(NamedTuple):
+    """How far a replay was when it went on last: messages left, bytes that its client had yet to take, and when."""
+
+    left: int
+    waiting: int
+    at: float
+
+
 class Journal:
     """The history of one instance, and its clients' places in it. It belongs to the hub."""
 
-    def __init__(self, fanout: Fanout, limits: HistoryLimits, users: UserMap[Connection], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        fanout: Fanout,
+        limits: HistoryLimits,
+        users: UserMap[Connection],
+        metrics: Metrics,
+        end_replay: Callable[[Connection], None],
+    ) -> None:
+        """Begin with nothing. `end_replay` ends a connection whose replay has to give way to another's."""
         self._fanout = fanout
+        self._end_replay = end_replay
         self._users = users
         self._metrics = metrics
         # What counts has no lateness: it hands out each message at once.
@@ -99,14 +127,18 @@ class Journal:
         """By channel, and None for the inbox: what a client has had and this instance has not."""
         self._joins: dict[Connection, dict[str, dict[str, Join]]] = {}
         """By channel and subId."""
-        self._replaying: dict[Connection, int] = {}
+        self._replaying: Largest[Connection] = Largest()
         """How many messages wait to be replayed."""
-        self._replaying_in_all = 0
+        self._progress: dict[Connection, _Progress] = {}
+        """Of the same connections, when it was last looked at."""
+        self._looked_at = 0.0
+        self._awake = 0.0
+        """The seconds between all looks, as far as they count."""
         self._counted = dict.fromkeys(self._history.evicted, 0)
         metrics.watch(metrics.history_bytes, lambda: self._history.bytes)
         metrics.watch(metrics.history_messages, lambda: self._history.messages)
         metrics.watch(metrics.history_streams, lambda: self._history.streams)
-        metrics.watch(metrics.replaying, lambda: self._replaying_in_all)
+        metrics.watch(metrics.replaying, lambda: self._replaying.total)
 
     # What arrives
 
@@ -119,7 +151,9 @@ class Journal:
         stream = self._stream_of(audience)
         self._arrivals += 1
         arrival.number = self._arrivals
-        position = self._history.add(stream, mark, arrival, arrival.size, now)
+        # What goes to everyone is nobody's own, whoever was the first.
+        owner = "" if stream is EVERYONE else arrival.sender
+        position = arrival.position = self._history.add(stream, mark, arrival, arrival.size, now, owner)
         channel = arrival.address.channel
         if channel is not None and stream.kind != "channel":
             # Its receivers take its position for the channel's, in whose log it is not.
@@ -180,7 +214,7 @@ class Journal:
     def welcome(self, connection: Connection, text: str | None) -> Resumed:
         """Where a new connection is in its inbox and what goes to everyone; `text` is where it says that it was."""
         streams = self._own_streams(connection)
-        resumed = None if text is None else self._recover(streams, text)
+        resumed = None if text is None else self._recover(connection, streams, text)
         if resumed is None:
             return Resumed(None if text is None else False, self._now_at(streams).encode())
         return self._resume(connection, streams, resumed, resumed.replay)
@@ -188,7 +222,7 @@ class Journal:
     def join(self, connection: Connection, channel: str, sub_id: str, text: str | None) -> Resumed:
         """A connection subscribes, from now on or from where it says that it was. Once it is subscribed."""
         streams = [Stream.channel(channel)]
-        resumed = None if text is None else self._recover(streams, text)
+        resumed = None if text is None else self._recover(connection, streams, text)
         subscriptions = self._joins.setdefault(connection, {}).setdefault(channel, {})
         others = {name: replace(join) for name, join in subscriptions.items()}
         join = subscriptions.setdefault(sub_id, Join(self._arrivals))
@@ -211,25 +245,47 @@ class Journal:
             for left in [sub_id] if sub_id is not None else tuple(subscriptions):
                 if (join := subscriptions.pop(left, None)) is not None:
                     join.left = True
-            if not subscriptions:
+            if subscriptions:
+                compact(subscriptions)
+            else:
                 channels.pop(name, None)
                 self._caught_up(connection, name)
-        if not channels:
+        if channels:
+            compact(channels)
+        else:
             self._joins.pop(connection, None)
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
         self._joins.pop(connection, None)
         self._behind.pop(connection, None)
-        self.replayed(connection, self._replaying.get(connection, 0))
+        self.drop_replay(connection)
 
     def replayed(self, connection: Connection, count: int) -> None:
-        """So many messages wait no longer to be replayed to a connection (so many more, below 0)."""
-        if left := self._replaying.get(connection, 0) - count:
-            self._replaying[connection] = left
-        else:
-            self._replaying.pop(connection, None)
-        self._replaying_in_all -= count
+        """Note that so many messages wait no longer to be replayed to a connection."""
+        left = self._replaying.of(connection)
+        self._replaying.add(connection, -min(count, left))
+        if count >= left:
+            self._progress.pop(connection, None)
+
+    def drop_replay(self, connection: Connection) -> None:
+        """Forget what waits to be replayed to a connection: it will not be."""
+        self.replayed(connection, self._replaying.of(connection))
+
+    def stalled(self, now: float) -> list[Connection]:
+        """Return the connections that have taken nothing of their replay for too long. `now` is in seconds."""
+        found = []
+        self._awake += min(now - self._looked_at, LONGEST_LOOK)
+        self._looked_at = now
+        for connection, last in tuple(self._progress.items()):
+            left, waiting = self._replaying.of(connection), connection.outlet.waiting()
+            if left < last.left or waiting < last.waiting:  # to ask for more is not to take
+                self._progress[connection] = _Progress(left, waiting, self._awake)
+            elif self._awake - last.at >= REPLAY_STALL_SECONDS:
+                found.append(connection)
+            else:
+                self._progress[connection] = _Progress(left, waiting, last.at)
+        return found
 
     def _resume(
         self,
@@ -249,8 +305,12 @@ class Journal:
             # What came behind it was not for this subscription: with it, the client has all there is for it.
             last = whole.behind.position(now_at.not_before(recovered.position.time))
             replay[-1] = replay[-1]._replace(position=last, own=False)
-        self.replayed(connection, -len(replay))
-        return Resumed(True, whole.acknowledged(now_at).encode(), replay, recovered.position.time, join)
+        if replay:
+            self._replaying.add(connection, len(replay))
+            # The first look sees that it has gone on, and when that was.
+            self._progress.setdefault(connection, _Progress(maxsize, 0, 0.0))
+        weak = [Replay(ref(each.message), ITS_OWN if each.own else each.position, each.own) for each in replay]
+        return Resumed(True, whole.acknowledged(now_at).encode(), weak, recovered.position.time, join)
 
     def _without_what_it_had(
         self,
@@ -303,17 +363,18 @@ class Journal:
         limit = self._fanout.heard_through
         return position if limit is None else position.not_after(limit)
 
-    def borne(self, replay: Replay[Arrival], resumed: Resumed) -> str | None:
-        """The position that a replayed message bears now.
+    def borne(self, replay: Replay["ref[Arrival]"], arrival: Arrival, resumed: Resumed) -> str | None:
+        """The position that a replayed message, `arrival`, bears now.
 
         None where its client would take it for a channel's: what names a channel and comes out of an inbox. Where the
         client is in that channel only the client knows, and nobody may go on there from where the inbox is.
         """
-        if resumed.join is None and replay.message.address.channel is not None:
+        if resumed.join is None and arrival.address.channel is not None:
             return None
-        return self._clamped(replay.position).not_before(resumed.since).encode()
+        position = arrival.position if replay.own and arrival.position is not None else replay.position
+        return self._clamped(position).not_before(resumed.since).encode()
 
-    def _recover(self, streams: Sequence[Stream], text: str) -> Recovered[Arrival] | None:
+    def _recover(self, connection: Connection, streams: Sequence[Stream], text: str) -> Recovered[Arrival] | None:
         try:
             result = self._judge(streams, Position.decode(text))
         except PositionError:
@@ -322,11 +383,21 @@ class Journal:
         if isinstance(result, Unproven):
             self._metrics.recoveries.labels(result.reason.value).inc()
             return None
-        if self._replaying_in_all + len(result.replay) > MAX_REPLAYING:
+        if not self._has_room_for(connection, len(result.replay)):
             self._metrics.recoveries.labels("busy").inc()
             return None
         self._metrics.recoveries.labels("recovered").inc()
         return result
+
+    def _has_room_for(self, connection: Connection, count: int) -> bool:
+        """Return whether so many more may wait for a connection; those that have more make room for it."""
+        while self._replaying.total + count > MAX_REPLAYING:
+            largest = self._replaying.top()
+            if largest is None or self._replaying.of(largest) <= self._replaying.of(connection) + count:
+                return False
+            self.drop_replay(largest)
+            self._end_replay(largest)
+        return True
 
     def _judge(self, streams: Sequence[Stream], position: Position) -> Recovered[Arrival] | Unproven:
         return recover(

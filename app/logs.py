@@ -20,8 +20,57 @@ Event = MutableMapping[str, Any]
 _TRACE = "logging.googleapis.com/trace"
 
 
-def configure(level: str, *, for_cloud_run: bool, project: str | None) -> None:
-    """Send all logging of the process to standard error in one form."""
+_OF_CLIENTS = (
+    "asyncio",
+    "app.bootstrap",
+    "app.connection",
+    "app.handlers",
+    "app.outgoing",
+    "app.resender",
+    "app.server",
+    "app.tasks",
+    "app.web",
+    "hypercorn",
+    "quart",
+)
+"""Loggers, with all below them, whose lines a client can cause."""
+
+
+class OncePerSecond(logging.Filter):
+    """Lets through one line a second of each kind that a client can cause, and says how many like it there were.
+
+    A kind is a logger and a text before its arguments are put in; of other projects, which put them in themselves, the
+    logger alone. What a client's message caused counts too, where the line says which `connection` it was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held_back = 0
+        """Lines that were not written."""
+        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}  # the time of the last line, and those since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether this line is written."""
+        if not hasattr(record, "connection") and not _is_of_clients(record.name):
+            return True
+        kind = (record.name, str(record.msg) if record.name.startswith("app.") else "")
+        last, more = self._kinds.get(kind, (0.0, 0))
+        if record.created - last < 1.0:
+            self._kinds[kind] = last, more + 1
+            self.held_back += 1
+            return False
+        self._kinds[kind] = record.created, 0
+        if more:
+            record.msg = f"{record.msg} (and {more} more like the one before)"
+        return True
+
+
+def _is_of_clients(name: str) -> bool:
+    return any(name == logger or name.startswith(f"{logger}.") for logger in _OF_CLIENTS)
+
+
+def configure(level: str, *, for_cloud_run: bool, project: str | None) -> OncePerSecond:
+    """Send all logging of the process to standard error in one form. Return what holds back lines of clients."""
 
     def add_severity(_logger: object, _method: str, event: Event) -> Event:
         event["severity"] = str(event.pop("level", "info")).upper()
@@ -59,10 +108,13 @@ def configure(level: str, *, for_cloud_run: bool, project: str | None) -> None:
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
     handler = logging.StreamHandler(sys.stderr)
+    once_per_second = OncePerSecond()
+    handler.addFilter(once_per_second)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    return once_per_second
 
 
 def trace_of(headers: MutableMapping[str, str] | Any) -> str | None:

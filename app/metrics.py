@@ -105,6 +105,20 @@ class Metrics:
         )
         self.buffered_bytes = gauge("buffered_bytes", "Bytes that wait for connections to take them")
 
+        self.subscription_bytes = gauge("subscription_bytes", "What the subscriptions of all connections take")
+        self.unfinished_bytes = gauge(
+            "unfinished_bytes", "Bytes that came in and are not handled yet: parts of messages, bodies, what waits"
+        )
+        self.connections_shed = counter(
+            "connections_shed",
+            "Connections closed because of what they sent or left lying, by reason: "
+            "rate, unfinished, replay, idle, crowded",
+            "reason",
+        )
+        self.log_lines_held_back = gauge(
+            "log_lines_held_back", "Lines of clients that were not logged: there is one a second of each kind"
+        )
+        self.acks_pending_bytes = gauge("acks_pending_bytes", "What the messages that wait to be acknowledged take")
         self.acks_pending = gauge("acks_pending", "Messages that connections have yet to acknowledge")
         self.acks_resent = counter("acks_resent", "Messages sent again because no acknowledgement came")
         self.acks_put_off = counter(
@@ -112,7 +126,8 @@ class Metrics:
         )
         self.acks_given_up = counter(
             "acks_given_up",
-            "Messages whose acknowledgement is no longer waited for, by reason: timeout, too_many, disconnected",
+            "Messages whose acknowledgement is no longer waited for, by reason: "
+            "timeout, too_many, too_large, disconnected",
             "reason",
         )
         self.handler_calls = counter(

@@ -134,13 +134,40 @@ class Settings(BaseModel):
     max_buffered_total: int = number(
         128 * MEGABYTE, "The same for all connections; above: the slowest go first", "bytes"
     )
+    max_awaiting_bytes: int = number(
+        32 * MEGABYTE,
+        "What may wait to be acknowledged, for all connections; above: the oldest of who owes most is given up",
+        "bytes",
+    )
+    max_subscription_bytes: int = number(
+        64 * MEGABYTE,
+        "What the subscriptions of all connections may take; a connection gets an eighth of what is free at most",
+        "bytes",
+    )
+    max_unfinished_bytes: int = number(
+        32 * MEGABYTE,
+        "What came in and is not handled yet, for all connections; above: who fills most is closed",
+        "bytes",
+    )
+    message_rate: int = number(
+        1_000,
+        "Messages of one connection a second, five times as many at once; above: `rate_limited`; 0: no limit",
+        "messages",
+        least=0,
+    )
+    byte_rate: int = number(
+        4 * MEGABYTE,
+        "The same in bytes, inflated, four times as many at once; 0: no limit",
+        "bytes",
+        least=0,
+    )
     history_size: int = number(
         1_000, "Messages of each channel that are kept for clients that come back; 0: none", "messages", least=0
     )
     history_ttl: int = number(300, "How long they are kept; 0: not at all", "seconds", least=0, most=31 * 24 * 3600)
     history_bytes: int = number(
         64 * MEGABYTE,
-        "What they may take in all; the channels not used for longest go first; 0: none",
+        "What they may take in all; above: a client's beyond an eighth, then the largest channel's go first; 0: none",
         "bytes",
         least=0,
     )
@@ -171,6 +198,8 @@ class Settings(BaseModel):
         "a host such as europe-west1-pubsub.googleapis.com",
         pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$",
     )
+
+    http2: bool = variable(False, "Whether HTTP/2 is spoken to who asks for it", "true or false")
 
     # Standard names, without the prefix
     port: int = variable(8080, "Where to listen", "a port from 0 (any that is free) to 65535", ge=0, le=65535)

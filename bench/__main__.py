@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from bench import machine, tools
 from bench.growth import GROWTH, growth
-from bench.peers import PEERS, Peer
+from bench.peers import BEFORE, OURS, PEERS, Peer, before
 from bench.pubsub import PUBSUB, pubsub
-from bench.report import print_report, write_report
+from bench.report import print_ratios, print_report, write_report
 from bench.results import Results
 from bench.scenarios import CHANNELS, FAN_OUT, FULL, MEMORY, SHORT, SLOW, STORM, Bench
 
@@ -32,6 +32,9 @@ def main() -> int:
     parser.add_argument(
         "--scenario", nargs="+", metavar="NAME", choices=SCENARIOS, help="only these: " + ", ".join(SCENARIOS)
     )
+    parser.add_argument(
+        "--before", metavar="COMMIT", help="measure the service as it was then, too; the ratios end the output"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", default=FULL.rounds, help="how often (%(default)s)")
     parser.add_argument("--write", action="store_true", help="measure nothing: write up what was measured last")
     arguments = parser.parse_args()
@@ -46,9 +49,11 @@ def main() -> int:
     machine.raise_open_files(OPEN_FILES)
     results = Results(facts=machine.facts())
     wanted = [peer for peer in PEERS if not arguments.only or peer.name.startswith(tuple(arguments.only))]
+    if arguments.before:
+        wanted.append(before(arguments.before))
     peers = list(_ready(wanted, results))
     plan = SHORT if arguments.short else replace(FULL, rounds=arguments.rounds)
-    is_whole = not arguments.short and not arguments.only and not arguments.scenario
+    is_whole = not arguments.short and not arguments.only and not arguments.scenario and not arguments.before
     results.facts["Load generator"] = f"`taskset --cpu-list {machine.LOAD_CORE} .cache/bench/load/load 8080 …`"
     results.facts["Rounds"] = f"{plan.rounds}; for fan-out and bursts each of {plan.turns} turns"
     bench = Bench(plan, peers, results)
@@ -63,6 +68,8 @@ def main() -> int:
                 results.save(KEPT)  # an hour of it shall not be lost
     results.facts["Took"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
     print_report(results)
+    if arguments.before:
+        print_ratios(results, OURS.name, BEFORE)
     if is_whole:
         results.save(KEPT)
         write_report(results)

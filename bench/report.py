@@ -1,6 +1,7 @@
 """What is printed, and what is written to docs/performance.md with its plot."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from html import escape
 
 from bench.goals import Goal, goals
@@ -299,6 +300,17 @@ def render(results: Results) -> str:
     if notes:
         lines += ["## What is not equal", "", *notes, ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def print_ratios(results: Results, name: str, other: str) -> None:
+    """Print how much CPU one peer takes in each scenario against another: the median of each turn's ratio."""
+    print(f"\nCPU of {name}, against {other}:")
+    for cell in list(results.numbers):
+        if cell.peer == name:
+            ratio = results.ratio(cell, replace(cell, peer=other), "cpu_us")
+            if ratio is not None:
+                deflate = ", deflate" if cell.deflate else ""
+                print(f"  {cell.scenario}, {cell.subscribers}, {cell.payload} B{deflate}: {ratio:.3f}")
 
 
 def print_report(results: Results) -> None:

@@ -90,7 +90,8 @@ class Bench:
             for peer in wanted:
                 port = free_port()
                 try:
-                    servers[peer] = stack.enter_context(Server(peer.command(port), peer.environment(port), port))
+                    server = Server(peer.command(port), peer.environment(port), port, folder=peer.folder)
+                    servers[peer] = stack.enter_context(server)
                 except ServerFailed as failure:
                     self._fail(peer, "start", failure)
             yield servers

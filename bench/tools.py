@@ -82,6 +82,16 @@ def python_versions(*packages: str, installed: Path | None = None) -> str:
     return ", ".join([*(f"{name} {version}" for name, version in zip(packages, found, strict=True)), python])
 
 
+def check_out(commit: str, folder: Path) -> None:
+    """Put the project as it was at a commit into a folder. Raises Missing where there is no such commit."""
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        raise Missing(f"there is no commit {commit} here")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
+
+
 def _need(program: str, package: str) -> str:
     found = shutil.which(program)
     if found is None:

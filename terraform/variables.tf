@@ -138,18 +138,24 @@ variable "settings" {
     ack_message_types          = optional(list(string))
     allowed_origins            = optional(list(string))
     broadcast_message_types    = optional(list(string))
+    byte_rate                  = optional(number)
     custom_msg_handlers        = optional(string)
     delivery_skew              = optional(number)
     history_bytes              = optional(number)
     history_size               = optional(number)
     history_ttl                = optional(number)
+    http2                      = optional(bool)
     include_user_props         = optional(list(string))
     log_level                  = optional(string)
     max_age                    = optional(number)
+    max_awaiting_bytes         = optional(number)
     max_buffered               = optional(number)
     max_buffered_total         = optional(number)
     max_payload                = optional(number)
+    max_subscription_bytes     = optional(number)
     max_subscriptions          = optional(number)
+    max_unfinished_bytes       = optional(number)
+    message_rate               = optional(number)
     msg_resend_delay           = optional(number)
     msg_resend_timeout         = optional(number)
     orphan_grace               = optional(number)
@@ -182,7 +188,8 @@ variable "settings" {
       for value in [
         var.settings.max_buffered, var.settings.max_buffered_total, var.settings.max_payload, var.settings.max_subscriptions,
         var.settings.msg_resend_delay, var.settings.msg_resend_timeout, var.settings.publish_backlog, var.settings.max_age,
-        var.settings.rollover,
+        var.settings.rollover, var.settings.max_awaiting_bytes, var.settings.max_subscription_bytes,
+        var.settings.max_unfinished_bytes,
       ] : value == null ? true : value >= 1 && floor(value) == value
     ])
     error_message = "The numbers in settings must be whole and at least 1."
@@ -191,10 +198,10 @@ variable "settings" {
     condition = alltrue([
       for value in [
         var.settings.delivery_skew, var.settings.history_bytes, var.settings.history_size, var.settings.history_ttl,
-        var.settings.orphan_grace,
+        var.settings.orphan_grace, var.settings.byte_rate, var.settings.message_rate,
       ] : value == null ? true : value >= 0 && floor(value) == value
     ])
-    error_message = "The numbers in settings must be whole; those of the history, delivery_skew and orphan_grace may be 0."
+    error_message = "The numbers in settings must be whole; those of the history, the rates, delivery_skew and orphan_grace may be 0."
   }
 }
 

@@ -9,22 +9,30 @@ from app.core.channels import ChannelManager
 from app.core.users import UserMap
 
 MAX_LISTED = 1000
-"""Lists stop here, with `"truncated": true` beside what they belong to."""
+MAX_LISTED_BYTES = 64 * 1024
+"""Lists stop at so many entries, and at so many bytes of names in one answer, with `"truncated": true` beside what they
+belong to. A question of 30 bytes may not bring megabytes."""
 
 C = TypeVar("C", bound=Hashable)
 
 
 class Listed:
-    """Cuts lists at MAX_LISTED and remembers whether it had to."""
+    """Cuts the lists of one answer where they are too long, and remembers whether it had to."""
 
     def __init__(self) -> None:
         self.truncated = False
+        self._room = MAX_LISTED_BYTES
 
-    def of(self, items: Iterable[Any]) -> list[Any]:
-        """The first MAX_LISTED items."""
-        listed = list(islice(items, MAX_LISTED + 1))
-        self.truncated |= len(listed) > MAX_LISTED
-        return listed[:MAX_LISTED]
+    def of(self, names: Iterable[str], most: int = MAX_LISTED) -> list[str]:
+        """Return as many of the names, from the first on, as there is room for."""
+        listed: list[str] = []
+        for name in islice(names, most + 1):
+            self._room -= len(name.encode(errors="surrogatepass"))
+            if len(listed) == most or self._room < 0:
+                self.truncated = True
+                break
+            listed.append(name)
+        return listed
 
 
 def info(
@@ -70,12 +78,11 @@ def info_detail(
     room = MAX_LISTED
     shown: dict[str, list[dict[str, Any]]] = {}
     for name in listed.of(names):
-        subscriptions = listed.of(channels.subscriptions_of(name))
         if room <= 0:
             listed.truncated = True
             break
-        listed.truncated |= len(subscriptions) > room
-        shown[name] = [{"subId": sub_id, "numConnections": count} for sub_id, count in subscriptions[:room]]
+        counts = dict(islice(channels.subscriptions_of(name), room + 1))
+        shown[name] = [{"subId": sub_id, "numConnections": counts[sub_id]} for sub_id in listed.of(counts, room)]
         room -= len(shown[name])
     answer["channelInfo"]["channels"] = shown
     return answer | ({"truncated": True} if listed.truncated else {})

@@ -2,6 +2,9 @@
 
 from enum import IntEnum
 
+CROWDED = "unfinished messages take too much"
+"""The reason of a close where what all clients sent, and is not handled yet, is too much, and this one's most."""
+
 
 class CloseCode(IntEnum):
     INVALID_UTF8 = 1007
@@ -12,6 +15,7 @@ class CloseCode(IntEnum):
     NO_PONG = 3012
     TOO_MANY_ERRORS = 3501
     LOGGED_OUT = 3503
+    RATE_LIMITED = 3508
 
     @property
     def reconnect(self) -> bool:

@@ -19,13 +19,14 @@ class ErrorCode(StrEnum):
     USER_OFFLINE = "user_offline"
     UNAUTHENTICATED = "unauthenticated"
     PERMISSION_DENIED = "permission_denied"
+    RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
     @property
     def temporary(self) -> bool:
         """Whether the same message may succeed later."""
-        return self is ErrorCode.UNAVAILABLE
+        return self in (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
 
     @property
     def malformed_input(self) -> bool:
@@ -34,7 +35,14 @@ class ErrorCode(StrEnum):
 
 
 _NOT_THE_SENDERS_FAULT = frozenset(
-    {ErrorCode.HANDLER_FAILED, ErrorCode.USER_OFFLINE, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL}
+    {
+        ErrorCode.HANDLER_FAILED,
+        ErrorCode.USER_OFFLINE,
+        ErrorCode.RATE_LIMITED,  # it has a limit of its own
+        ErrorCode.TOO_MANY_SUBSCRIPTIONS,  # others may have taken what there is
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.INTERNAL,
+    }
 )
 
 

@@ -1,5 +1,6 @@
 """What we teach Hypercorn. The only importer of it."""
 
-from app.server.serve import serve
+from app.server.serve import Guards, serve
+from app.server.unfinished import Unfinished
 
-__all__ = ["serve"]
+__all__ = ["Guards", "Unfinished", "serve"]

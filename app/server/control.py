@@ -18,10 +18,12 @@ from hypercorn.protocol.h2 import H2Protocol
 from app.protocol.frame import Frame, wire_form
 from app.server.first_reader import FirstReader
 from app.server.inbox import Inbox
+from app.server.turns import Turns
 
 CONTROL = "cloud_sockets.control"
 MAX_WAITING = 64
-"""Messages of one client that wait to be handled; while there are more, its socket is not read."""
+MAX_WAITING_BYTES = 256 * 1024
+"""Messages of one client that wait to be handled, and their bytes; while there are more, its socket is not read."""
 
 
 class Control:
@@ -30,25 +32,36 @@ class Control:
     __slots__ = (
         "__weakref__",
         "_begin_close",
+        "_had_its_turn",
         "_head",
         "_limited",
         "_room",
         "_transport",
+        "_turn_ends",
+        "_turns",
         "_waiting",
         "backlog",
         "closed",
         "deflates",
         "inbox",
+        "on_crowded",
+        "on_drained",
         "on_end",
+        "on_flood",
         "on_gone",
         "on_silence",
         "on_text",
         "sock",
     )
 
-    def __init__(self, protocol: object, begin_close: Callable[[int, str], None]) -> None:
+    def __init__(self, protocol: object, begin_close: Callable[[int, str], None], turns: Turns | None = None) -> None:
         self.inbox = Inbox()
         """What waits for the app."""
+        self._turns = turns or Turns()
+        self._turn_ends = 0.0
+        """The time until which the app may go on with what waits for it."""
+        self._had_its_turn = False
+        """Whether a part of what was read waits because the rest took long enough."""
         self._transport = _transport_of(protocol)
         self._begin_close: Callable[[int, str], None] | None = begin_close
         self._head = b""
@@ -68,6 +81,12 @@ class Control:
         """Called when the client has not answered a ping."""
         self.on_text: Callable[[str], bool] | None = None
         """Takes a message that nothing waits before, if it can be handled at once; else `receive` answers it."""
+        self.on_flood: Callable[[], object] | None = None
+        """Called for each control frame, or part of a message, that comes faster than any client needs."""
+        self.on_crowded: Callable[[], object] | None = None
+        """Called when this one has to go, since what is unfinished takes too much."""
+        self.on_drained: Callable[[], object] | None = None
+        """Called when nothing waits to be handled any more."""
         self.on_gone: Callable[[], object] | None = None
         """Called when nobody listens any more, beside ASGI's event, which an app sees only when it looks."""
 
@@ -148,11 +167,29 @@ class Control:
         if self._head:  # nothing was written behind it: the client shall not wait for it
             self.rest(self.take_head(), 0)
         while True:
-            event = await self.inbox.get()
+            event = await self._next_event()
             if event["type"] == "websocket.receive":
                 return _said(event)
             if event["type"] == "websocket.disconnect":  # and whoever was to be cancelled for it was not
                 raise asyncio.CancelledError
+
+    async def _next_event(self) -> Any:
+        """Take what waits, as long as this one's turn lasts; then others have theirs."""
+        time = self._turns.time
+        if not self.inbox:
+            self._had_its_turn = False
+            event = await self.inbox.get()
+            if not self._had_its_turn:
+                self._turn_ends = self._turns.first(time())
+                return event
+            self._turn_ends = await self._turns.next()
+            return event
+        now = time()
+        if not self._turn_ends:
+            self._turn_ends = self._turns.first(now)
+        elif now >= self._turn_ends:
+            self._turn_ends = await self._turns.next()
+        return await self.inbox.get()
 
     def unread(self) -> Iterator[str | bytes]:
         """What the client said and nobody received."""
@@ -170,8 +207,14 @@ class Control:
     def taken(self) -> None:
         """A message was handled."""
         self._waiting -= 1
-        if self._room is not None and self._waiting < MAX_WAITING:
+        if self._room is not None and not self._is_full:
             self._room.set()
+        if self._waiting == 0 and self.on_drained is not None:
+            self.on_drained()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting >= MAX_WAITING or self.inbox.bytes >= MAX_WAITING_BYTES
 
     def release(self) -> None:
         """The app takes no more messages."""
@@ -179,13 +222,26 @@ class Control:
         if self._room is not None:
             self._room.set()
 
+    def drop_waiting(self) -> None:
+        """Forget what the client said and nobody received."""
+        self.inbox.drop_messages()
+        self.release()
+
     def pass_on(self, texts: list[str]) -> bool:
         """The same without waiting; False, with nothing done, where its socket may have to be held back."""
-        if not self._limited or self._waiting + len(texts) >= MAX_WAITING:
+        if not self._limited or self._waiting + len(texts) >= MAX_WAITING or self.inbox.bytes >= MAX_WAITING_BYTES:
             return False
+        time: Callable[[], float] | None = None
+        ends = 0.0
+        if len(texts) > 1 and self._waiting == 0:
+            time = self._turns.time
+            ends = self._turns.first(time())
         for text in texts:
-            if self._waiting == 0 and self.on_text is not None and self.on_text(text):
-                continue
+            if self._waiting == 0 and self.on_text is not None:
+                if time is not None and time() >= ends:
+                    self._had_its_turn = True
+                elif self.on_text(text):
+                    continue
             self._waiting += 1
             self.inbox.add({"type": "websocket.receive", "text": text, "bytes": None})
         return True
@@ -194,7 +250,7 @@ class Control:
         """A message goes to the app; returns when its socket may be read on."""
         if self._limited:
             self._waiting += 1
-            if self._waiting >= MAX_WAITING:
+            if self._is_full:
                 self._room = asyncio.Event()
                 await self._room.wait()
                 self._room = None

@@ -36,6 +36,15 @@ class SharedDeflate(Extension):
         """Whether the client has it too."""
         return self._enabled
 
+    @property
+    def is_inflating(self) -> bool:
+        """Whether more of a compressed message is to come."""
+        return self._inflater is not None
+
+    def drop(self) -> None:
+        """Forget the message that is being received: nothing more of it will be read."""
+        self._inflater = None
+
     def offer(self) -> bool:
         """Servers make no offers."""
         return False
@@ -113,4 +122,6 @@ def _answer(offer: str) -> str | None:
 
 
 def _is_window(value: str) -> bool:
-    return value.isascii() and value.isdigit() and 8 <= int(value) <= 15 and not value.startswith("0")
+    return (
+        len(value) <= 2 and value.isascii() and value.isdigit() and 8 <= int(value) <= 15 and not value.startswith("0")
+    )

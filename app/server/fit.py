@@ -14,6 +14,7 @@ import hypercorn.asyncio.tcp_server
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
 import hypercorn.typing
+import hypercorn.utils
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WSStream
@@ -24,6 +25,7 @@ _MODULES = (
     (hypercorn.asyncio.task_group, ("TaskGroup",)),
     (hypercorn.asyncio.tcp_server, ("MAX_RECV", "TCPServer")),
     (hypercorn.protocol.h11, ("H11Protocol", "H11WSConnection", "STREAM_ID", "WSStream")),
+    (hypercorn.utils, ("parse_socket_addr",)),
     (hypercorn.protocol.h2, ("H2Protocol", "WSStream")),
     (hypercorn.typing, ("ConnectionState",)),
 )
@@ -35,8 +37,9 @@ _HANDSHAKE = ("accepted", "extensions", "http_version", "key")
 _STATES = ("CLOSED", "CONNECTED", "HANDSHAKE")
 _CONFIG = ("h11_max_incomplete_size", "response_headers")
 _TASK_GROUP = ("__aenter__", "__aexit__", "spawn")
-_SERVER = ("_close", "_read_data", "protocol_send")
-_SERVER_SETS = ("app", "config", "context", "loop", "protocol", "reader", "state", "writer")
+_SERVER = ("_close", "_idle_timeout", "_read_data", "protocol_send")
+_SERVER_SETS = ("app", "config", "context", "idle_task", "loop", "protocol", "reader", "state", "writer")
+_HTTP = ("_check_protocol", "_create_stream", "_send_error_response", "stream_send")
 _SERVER_TAKES = ["app", "loop", "config", "context", "state", "reader", "writer"]
 _HTTP_TAKES = ["app", "config", "context", "task_group", "connection_state", "ssl", "client", "server", "send"]
 _STREAM_TAKES = [*_HTTP_TAKES[:4], *_HTTP_TAKES[5:], "stream_id"]
@@ -65,7 +68,8 @@ def _misfits() -> Iterator[str]:
         (hypercorn.asyncio.task_group.TaskGroup, _TASK_GROUP),
         (WorkerContext, ("mark_request",)),
         (server, _SERVER),
-        (http, ("stream_send",)),
+        (http, _HTTP),
+        (hypercorn.protocol.h2.H2Protocol, ("idle",)),
     ):
         owner = thing.__name__ if isinstance(thing, type) else type(thing).__name__
         yield from (f"{owner}.{name}" for name in names if not hasattr(thing, name))

@@ -1,6 +1,7 @@
 """What waits for an app, and the task the app runs in: Hypercorn's, with less around it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,11 +9,16 @@ from typing import Any
 class Inbox:
     """A queue with one reader, bounded by who fills it: see `Control.passed_on`. asyncio's own takes 3 kB."""
 
-    __slots__ = ("_events", "_waiter")
+    __slots__ = ("_events", "_waiter", "bytes")
 
     def __init__(self) -> None:
-        self._events: list[Any] = []
+        self._events: deque[Any] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self.bytes = 0
+        """Of the messages in it, as they take memory."""
+
+    def __bool__(self) -> bool:
+        return bool(self._events)
 
     async def put(self, event: Any) -> None:
         """Add one. Never waits."""
@@ -21,6 +27,7 @@ class Inbox:
     def add(self, event: Any) -> None:
         """The same, for who cannot wait."""
         self._events.append(event)
+        self.bytes += _size_of(event)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -32,12 +39,26 @@ class Inbox:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._events.pop(0)
+        event = self._events.popleft()
+        self.bytes -= _size_of(event)
+        return event
 
     def take_all(self) -> list[Any]:
         """All that is there now."""
-        events, self._events = self._events, []
+        events = list(self._events)
+        self._events.clear()
+        self.bytes = 0
         return events
+
+    def drop_messages(self) -> None:
+        """Forget the messages; what tells of the connection stays."""
+        others = [event for event in self.take_all() if event["type"] != "websocket.receive"]
+        self._events.extend(others)
+
+
+def _size_of(event: Any) -> int:
+    data = event.get("text") or event.get("bytes")
+    return 0 if data is None else int(data.__sizeof__())
 
 
 class AppTasks:

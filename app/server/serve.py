@@ -3,20 +3,40 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import hypercorn.asyncio
 
 from app.server.config import ServerConfig
+from app.server.http_connections import HTTP_ROOM, HTTPConnections, raise_descriptor_limit
+from app.server.listening import OUT_OF_DESCRIPTORS
 from app.server.pings import PING_INTERVAL, Pings
 from app.server.teach import teach_hypercorn
+from app.server.unfinished import Unfinished
 
 logger = logging.getLogger("app.server")
 
 BACKLOG = 2048
 """Connections that the kernel holds until they are accepted: all clients of another instance may come at once."""
+QUIET = 60.0
+"""Seconds without trouble after which it is worth a new line."""
 STOP_TIMEOUT = 1.0
 """Seconds, after the drain, for HTTP requests that are still being answered."""
+
+
+class Guards(NamedTuple):
+    """What bounds the connections together, and who is told of it; the hub counts sockets."""
+
+    unfinished: Unfinished
+    """What came in and is not handled yet."""
+    max_sockets: int
+    sockets: Callable[[], int]
+    """How many there are."""
+    on_full: Callable[[], object]
+    """Called where a socket is refused, since file descriptors run out."""
+    on_shed: Callable[[str], object]
+    """Called with the reason where a connection is ended: `idle`, `crowded`."""
 
 
 async def serve(
@@ -27,6 +47,8 @@ async def serve(
     deflate: bool,
     until: Callable[[], Awaitable[None]],
     pings: Pings | None = None,
+    http2: bool = False,
+    guards: Guards | None = None,
 ) -> None:
     """Serve on all addresses until `until` returns, which is where the sockets are drained.
 
@@ -44,7 +66,15 @@ async def serve(
     config.websocket_max_message_size = max_payload
     config.websocket_deflate = deflate
     config.websocket_pings = pings = pings or Pings()
+    config.http2 = http2
+    if guards is not None:
+        raise_descriptor_limit(guards.max_sockets + HTTP_ROOM)
+        config.unfinished, config.on_full, config.on_shed = guards.unfinished, guards.on_full, guards.on_shed
+        config.http_connections = HTTPConnections(
+            guards.max_sockets + HTTP_ROOM, guards.sockets, partial(guards.on_shed, "crowded")
+        )
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_Reports())
     drained = asyncio.Event()
 
     async def drain() -> None:
@@ -69,6 +99,22 @@ async def serve(
             await asyncio.wait({draining, pinging, serving})
         if not serving.cancelled():
             serving.result()
+
+
+class _Reports:
+    """Makes one log line of what asyncio reports each second: that it cannot accept, for want of descriptors."""
+
+    def __init__(self) -> None:
+        self._say_at = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in OUT_OF_DESCRIPTORS:
+            loop.default_exception_handler(context)
+            return
+        if loop.time() >= self._say_at:
+            logger.error("accepting pauses: %s; connections that say nothing make room", error.strerror)
+        self._say_at = loop.time() + QUIET
 
 
 def _ignore_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

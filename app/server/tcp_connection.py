@@ -10,12 +10,15 @@ from typing import Any
 
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Data, EndData, Request, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
+from app.server.config import ServerConfig
 from app.server.first_reader import FirstReader
 from app.server.upgrade import Upgrade, upgrade_in
 from app.server.websocket_stream import WebSocketStream
@@ -24,33 +27,97 @@ FIRST_WORD = 0.2
 """Seconds. Who says nothing for longer is idle, which is Hypercorn's to end."""
 
 
+WRITE_TIMEOUT = 20.0
+"""Seconds in which a client takes a part of an HTTP answer; then it is cut."""
+NO_ROOM = b'{"error":"the instance has no room for another connection"}'
+FULL = b"\r\n".join(
+    (
+        b"HTTP/1.1 503 Service Unavailable",
+        b"content-type: application/json",
+        b"content-length: %d" % len(NO_ROOM),
+        b"retry-after: 1",
+        b"connection: close",
+        b"",
+        NO_ROOM,
+    )
+)
+
+
 class TCPConnection(TCPServer):
     """One connection."""
 
+    config: ServerConfig
+
     _first = b""
     """What was read to see what it is, if that is to be read as Hypercorn reads."""
+    _reader: FirstReader | None = None
+    _is_http = True
+    """Whether it is no socket, or none yet."""
+    _is_idle = True
+    _held = 0
+    """Bytes of the request that is being read."""
 
     async def run(self) -> None:
+        transport = self.writer.transport
+        if transport.is_closing():
+            return
+        connections = self.config.http_connections
+        may_be_socket = connections.join(self, transport.get_extra_info("socket").fileno())
         try:
+            if transport.get_extra_info("ssl_object") is None:
+                self._reader = FirstReader.of(transport)  # at once: it counts what comes from now on
             upgrade = await self._upgrade()
-            if upgrade is not None:
+            if self.config.turns.is_busy:
+                await self.config.turns.next()
+            if upgrade is not None and may_be_socket:
+                self.become_socket()
                 await self._serve(upgrade)
+            elif upgrade is not None:
+                self._refuse()
+                await self._close()
             elif self.reader.at_eof() and not self._first:
                 await self._close()  # it has gone without a word
-            else:
+            elif self.config.http2:
                 await super().run()
+            else:
+                await self._serve_http()
         finally:
+            if self._is_http:
+                connections.leave(self)
+                self._hold(0)
             # It refers to its protocol and that to it; so they would stay until garbage is collected.
             self.protocol = None  # type: ignore[assignment]
+            self._reader = None
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self.writer.transport.abort()
+
+    def shed(self) -> None:
+        """Cut the connection: what all connections hold is too much, and this one holds most."""
+        self._held = 0
+        self.abort()
+
+    def _refuse(self) -> None:
+        """Answer 503 to an upgrade: file descriptors are too few for another socket."""
+        self.config.on_full()
+        self.writer.write(FULL)
+
+    def become_socket(self) -> None:
+        """Count this one as a socket from now on: those have bounds of their own."""
+        self._is_http = False
+        self._hold(0)
+        self.config.http_connections.leave(self)
 
     async def _serve(self, upgrade: Upgrade) -> None:
-        first = FirstReader.of(self.writer.transport)  # at once: it counts what comes from now on
+        first = self._reader
+        assert first is not None  # noqa: S101  # what is asked for over TLS is not read here
         try:
             async with TaskGroup(self.loop) as group:
                 protocol = UpgradedProtocol(self, group, self._first)
                 self.protocol = protocol  # type: ignore[assignment]  # it is asked for the same
                 self._first = b""
-                await protocol.begin(upgrade)
+                await protocol.begin(upgrade, first)
                 await self.context.mark_request()
                 first.read(protocol.take)
                 while data := await self._read():
@@ -62,9 +129,30 @@ class TCPConnection(TCPServer):
         finally:
             await self._close()
 
+    async def _serve_http(self) -> None:
+        """Serve HTTP/1 and nothing else: Hypercorn goes over to HTTP/2 where a client asks for it."""
+        socket = self.writer.get_extra_info("socket")
+        try:
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+            async with TaskGroup(self.loop) as group:
+                self._task_group = group
+                protocol = HTTP1(
+                    self.app, self.config, self.context, group, ConnectionState(self.state), False, client, server,
+                    self.protocol_send,
+                )  # fmt: skip
+                protocol.server_of_it = self
+                self.protocol = protocol  # type: ignore[assignment]  # it is asked for the same
+                await self.idle_task.restart(group, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass
+        finally:
+            await self._close()
+
     async def _upgrade(self) -> Upgrade | None:
         """Read what comes first; answers the upgrade that it is, if it is one."""
-        if self.writer.get_extra_info("ssl_object") is not None:
+        if self._reader is None:
             return None
         try:
             async with asyncio.timeout(FIRST_WORD):
@@ -74,6 +162,7 @@ class TCPConnection(TCPServer):
         except asyncio.CancelledError:
             await self._close()
             raise
+        self._reader.handled(len(self._first))
         return upgrade_in(self._first, self.config.h11_max_incomplete_size)
 
     async def _read(self) -> bytes:
@@ -83,10 +172,76 @@ class TCPConnection(TCPServer):
             return b""  # the end, as without a word
 
     async def _read_data(self) -> None:
+        """Read what is no upgrade that came whole, and have it handled in fair turns."""
         if self._first:
             first, self._first = self._first, b""
-            await self.protocol.handle(RawData(first))
-        await super()._read_data()
+            await self._handle(first)
+        while data := await self._read():
+            if self._is_http and self.config.turns.is_busy:
+                await self.config.turns.next()
+            await self._handle(data)
+            if self._reader is not None:
+                self._reader.handled(len(data))
+        await self.protocol.handle(Closed())
+
+    async def _handle(self, data: bytes) -> None:
+        if self._is_http:
+            self._hold(self._held + len(data))
+        await self.protocol.handle(RawData(data))
+        inner = getattr(self.protocol, "protocol", None)
+        if isinstance(inner, H2Protocol) and inner.idle and not self._is_idle:
+            await self.protocol_send(Updated(idle=True))  # Hypercorn has it busy until its first stream ends
+
+    def _hold(self, size: int) -> None:
+        if size != self._held:
+            self._held = size
+            self.config.unfinished.hold(self, size)
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self._is_idle = event.idle
+            self.config.http_connections.set_busy(self, busy=not event.idle)
+            if event.idle:
+                self._hold(0)
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+        elif self.writer.transport.is_closing():
+            return  # asyncio has a line in the log for each write behind the end
+        elif self._is_http:
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await super().protocol_send(event)
+            except TimeoutError:
+                self.config.on_shed("idle")
+                self.abort()
+        else:
+            await super().protocol_send(event)
+
+
+class NotHTTP1(Exception):
+    """A request of another version of HTTP; it is answered."""
+
+
+class HTTP1(H11Protocol):
+    """Hypercorn's HTTP/1, which stays what it is."""
+
+    server_of_it: TCPConnection
+
+    async def handle(self, event: Event) -> None:
+        try:
+            await super().handle(event)
+        except NotHTTP1:
+            await self.send(Closed())
+
+    async def _check_protocol(self, event: Any) -> None:
+        if event.http_version not in (b"1.0", b"1.1"):
+            await self._send_error_response(505)
+            raise NotHTTP1
+
+    async def _create_stream(self, request: Any) -> None:
+        await super()._create_stream(request)
+        if isinstance(self.connection, H11WSConnection):
+            self.server_of_it.become_socket()
 
 
 class UpgradedProtocol:
@@ -104,9 +259,10 @@ class UpgradedProtocol:
         )
         self._http: H11Protocol | None = None
 
-    async def begin(self, upgrade: Upgrade) -> None:
-        """Tell the stream what was asked for."""
+    async def begin(self, upgrade: Upgrade, reader: FirstReader) -> None:
+        """Tell the stream what was asked for, and what reads for it."""
         if self._stream is not None:
+            self._stream.watch_reader(reader)
             await self._stream.handle(
                 Request(
                     stream_id=STREAM_ID,

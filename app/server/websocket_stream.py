@@ -23,15 +23,19 @@ from typing import Any, cast
 from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import CloseConnection, Message, Ping, TextMessage
+from wsproto.events import CloseConnection, Message, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.handshake import server_extensions_handshake
 from wsproto.utilities import generate_accept_token
 
+from app.core.rate import TokenBucket
+from app.protocol.close_codes import CROWDED, CloseCode
 from app.server.config import ServerConfig
 from app.server.control import CONTROL, MAX_WAITING, Control
 from app.server.deflate import SharedDeflate
+from app.server.first_reader import FirstReader
 from app.server.inbox import AppTasks
+from app.server.unfinished import NOTED_FROM
 from app.server.whole_texts import LONGEST, texts_in
 
 logger = logging.getLogger(__name__)
@@ -39,6 +43,32 @@ logger = logging.getLogger(__name__)
 LINGER = 2.0
 LINGER_BROKEN = 0.5
 """Seconds that a client has to take the close frame and answer it; less where its answer could not be read."""
+LINGER_BYTES = 64 * 1024
+"""Bytes that a client may send before it answers the close frame; one that sends more is not reading."""
+CONTROL_RATE, CONTROL_BURST = 5, 50
+"""Pings and pongs of one client a second, and at once. Clients ping every few seconds; a pong is asked for twice a
+minute."""
+PART_RATE, PART_BURST = 1000, 5000
+"""Parts of messages of one client a second, and at once: the largest message in parts of 64 bytes."""
+INFLATER = 40 * 1024
+"""Bytes that an inflater takes while more of its message is to come."""
+
+
+class _Incoming:
+    """What is known of frames that came: of a message in parts, and how often some kinds come."""
+
+    __slots__ = ("control_frames", "is_holding", "is_in_parts", "lingered", "part_frames", "parts")
+
+    def __init__(self) -> None:
+        self.parts = bytearray()
+        """Of a message of which more is to come, in UTF-8 if it is a text."""
+        self.is_in_parts = False
+        self.is_holding = False
+        """Whether what the connection holds is counted."""
+        self.lingered = 0
+        """Bytes that came behind our close frame."""
+        self.control_frames: TokenBucket | None = None  # made when they are needed, which is seldom
+        self.part_frames: TokenBucket | None = None
 
 
 class WebSocketStream(WSStream):
@@ -48,10 +78,12 @@ class WebSocketStream(WSStream):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._control = Control(getattr(self.send, "__self__", None), self._begin_close)
-        self._parts: list[str | bytes] = []
-        self._size = 0
-        self._deflates = False
+        self._control = Control(getattr(self.send, "__self__", None), self._begin_close, self.config.turns)
+        # Beyond 30 attributes each instance would have a dict of its own, of 2 kB.
+        self._incoming: _Incoming | None = None  # made when something comes that is no short message
+        self._reader: FirstReader | None = None
+        self._deflate: SharedDeflate | None = None
+        """The socket's compression, if it has one."""
         self._broken = False  # the client broke the protocol: what else it sends cannot be read
         self._is_over = False  # the client has ended its side
         self._over: asyncio.Event | None = None  # the same for who waits for it
@@ -63,11 +95,14 @@ class WebSocketStream(WSStream):
             self._heard = True
             if self._broken or self._is_over:
                 return  # wsproto raises at what comes behind a close frame
+            if self._lingering and self._has_said_too_much(len(event.data)):
+                return
         if isinstance(event, StreamClosed):
             self._ended()
             self._control.gone()
             self._control.forget()
             self._forget_parser()
+            self._let_go()
             if self.config.websocket_pings is not None:
                 self.config.websocket_pings.unwatch(self)
         if not isinstance(event, Request):
@@ -89,7 +124,7 @@ class WebSocketStream(WSStream):
         if self.state is not ASGIWebsocketState.CONNECTED or self.connection.state is not ConnectionState.OPEN:
             return False
         longest = min(LONGEST, self.config.websocket_max_message_size)
-        texts = texts_in(data, MAX_WAITING, longest, deflates=self._deflates)
+        texts = texts_in(data, MAX_WAITING, longest, deflates=self._deflate is not None)
         if texts is None or not self._is_between_messages():
             return False
         self._heard = True
@@ -133,7 +168,7 @@ class WebSocketStream(WSStream):
         await self.config.log.access(self.scope, {"status": status, "headers": []}, time.time() - self.start_time)
         if self.closed:
             return  # the client went before it could be answered
-        self._control.accepted(deflates=self._deflates, head=head)
+        self._control.accepted(deflates=self._deflate is not None, head=head)
         if self.config.websocket_pings is not None:
             self.config.websocket_pings.watch(self)
 
@@ -148,8 +183,8 @@ class WebSocketStream(WSStream):
         if handshake.key is not None:
             headers.append((b"sec-websocket-accept", generate_accept_token(handshake.key)))
         handshake.accepted = True
-        self._deflates = deflate.enabled()
-        self.connection = Connection(ConnectionType.SERVER, [deflate] if self._deflates else [])
+        self._deflate = deflate if deflate.enabled() else None
+        self.connection = Connection(ConnectionType.SERVER, [deflate] if self._deflate is not None else [])
         if handshake.http_version != "1.1":
             return 200, headers
         return 101, [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), *headers]
@@ -189,35 +224,133 @@ class WebSocketStream(WSStream):
             self._control.on_silence()
 
     async def _handle_events(self) -> None:
+        turns = self.config.turns
+        time = turns.time
+        ends = turns.first(time())
         for event in self.connection.events():
             if isinstance(event, Message):
-                await self._handle_message(event)
-            elif isinstance(event, Ping):
-                await self._send_wsproto_event(event.response())
+                await self._handle_message(event, time)
+            elif isinstance(event, Ping | Pong):
+                await self._handle_control_frame(event, time())
             elif isinstance(event, CloseConnection):
                 await self._handle_close(event)
+                continue  # nothing that counts comes behind it
+            if time() >= ends:
+                self._note_held()
+                ends = await turns.next()
+                if self.closed or self._broken:
+                    return
+        self._note_held()
 
-    async def _handle_message(self, event: Message[Any]) -> None:
+    async def _handle_control_frame(self, event: Ping | Pong, now: float) -> None:
+        bucket = self._came.control_frames
+        if bucket is None:
+            bucket = self._came.control_frames = TokenBucket(CONTROL_RATE, CONTROL_BURST)
+        if not bucket.take(now):
+            self._flooded()
+        elif isinstance(event, Ping):
+            await self._send_wsproto_event(event.response())
+
+    @property
+    def _came(self) -> _Incoming:
+        if self._incoming is None:
+            self._incoming = _Incoming()
+        return self._incoming
+
+    def _flooded(self) -> None:
+        """Tell the app of a frame that comes faster than any client needs."""
+        if self._control.on_flood is not None:
+            self._control.on_flood()
+
+    async def _handle_message(self, event: Message[Any], time: Callable[[], float]) -> None:
         if self.connection.state is not ConnectionState.OPEN:
             return  # said after our close: nobody listens
         data = event.data
-        self._size += len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
-        if self._size > self.config.websocket_max_message_size:
+        is_text = isinstance(event, TextMessage)
+        came = self._came
+        is_whole = event.message_finished and not came.is_in_parts
+        if not is_whole:
+            self._count_part(event, time)
+            came.is_in_parts = True
+        size = len(data) if not isinstance(data, str) or data.isascii() else len(data.encode())
+        if len(came.parts) + size > self.config.websocket_max_message_size:
             await self._fail(CloseReason.MESSAGE_TOO_BIG)
             return
-        if data or not self._parts:  # empty parts without end would be a list without end
-            self._parts.append(bytes(data) if isinstance(data, bytearray) else data)
-        if not event.message_finished:
-            return
-        parts, self._parts, self._size = self._parts, [], 0
-        is_text = isinstance(event, TextMessage)
+        if not is_whole:
+            # One growing piece of memory: a list of parts of one byte takes a hundred times what it says.
+            came.parts += data.encode() if isinstance(data, str) else data
+            if not event.message_finished:
+                return
+            whole, came.parts, came.is_in_parts = came.parts, bytearray(), False
+            data = whole.decode() if is_text else bytes(whole)
+        elif not is_text:
+            data = bytes(data)
         message = {
             "type": "websocket.receive",
-            "text": "".join(parts) if is_text else None,  # type: ignore[arg-type]
-            "bytes": None if is_text else b"".join(parts),  # type: ignore[arg-type]
+            "text": data if is_text else None,
+            "bytes": None if is_text else data,
         }
         await self.app_put(message)  # type: ignore[misc]
         await self._control.passed_on()
+
+    def _count_part(self, event: Message[Any], time: Callable[[], float]) -> None:
+        if not event.frame_finished or event.message_finished:
+            return
+        bucket = self._came.part_frames
+        if bucket is None:
+            bucket = self._came.part_frames = TokenBucket(PART_RATE, PART_BURST)
+        if not bucket.take(time()):
+            self._flooded()
+
+    # What is not handled yet
+
+    def _note_held(self) -> None:
+        """Have what this connection holds counted, where that is worth it."""
+        came = self._came
+        held = len(came.parts) + self._control.inbox.bytes + (0 if self._reader is None else self._reader.behind)
+        if self._deflate is not None and self._deflate.is_inflating:
+            held += INFLATER
+        if held >= NOTED_FROM or came.is_holding:
+            came.is_holding = held >= NOTED_FROM
+            self._control.on_drained = self._note_held if came.is_holding else None
+            self.config.unfinished.hold(self, held)
+
+    def _let_go(self) -> None:
+        """Hold nothing from now on."""
+        came, self._incoming = self._incoming, None
+        self._reader = None
+        self._control.on_drained = None
+        if came is not None and came.is_holding:
+            self.config.unfinished.hold(self, 0)
+
+    def watch_reader(self, reader: FirstReader) -> None:
+        """Count what this reader has for the stream as well."""
+        self._reader = reader
+        reader.on_pause = self._note_held
+
+    def shed(self) -> None:
+        """Let go of all that came in, and close: what all connections hold is too much, and this one holds most."""
+        self._broken = True  # what else it sends is not read
+        self._incoming = None
+        self._control.on_drained = None
+        self._control.drop_waiting()
+        if self._deflate is not None:
+            self._deflate.drop()
+        if self._control.on_crowded is not None:
+            self._control.on_crowded()
+        else:
+            self._begin_close(CloseCode.SLOW_CONSUMER, CROWDED)
+
+    def _has_said_too_much(self, size: int) -> bool:
+        """Count what a client says behind our close frame; where it is too much nothing more of it is parsed."""
+        came = self._came
+        came.lingered += size
+        if came.lingered <= LINGER_BYTES:
+            return False
+        # It is still read, and dropped, for a moment: shut at once, the close frame would be lost.
+        self._broken = True
+        asyncio.get_running_loop().call_later(LINGER_BROKEN, self._ended)
+        return True
 
     async def _handle_close(self, event: CloseConnection) -> None:
         state = self.connection.state
@@ -232,7 +365,8 @@ class WebSocketStream(WSStream):
 
     async def _fail(self, code: int) -> None:
         """Close on a client that cannot be served on, and tell the app that it is gone."""
-        self._parts = []
+        if self._incoming is not None:
+            self._incoming.parts, self._incoming.is_in_parts = bytearray(), False
         await self._send_wsproto_event(CloseConnection(code=code))
         self._linger()
         self._control.gone()

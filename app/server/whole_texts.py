@@ -8,6 +8,8 @@ from app.server.deflate import inflated
 
 LONGEST = 4096
 """Bytes. Of what is longer less is gained, since the mask here takes longer than wsproto's."""
+INFLATED_AT_ONCE = 64 * 1024
+"""Bytes. Of what is compressed no more is inflated in one go: what takes 16 kB may become 16 MB."""
 
 _TEXT = 0x81
 """The first byte of a text that is one frame (RFC 6455, 5.2)."""
@@ -25,6 +27,7 @@ def texts_in(data: bytes, most: int, longest: int = LONGEST, *, deflates: bool =
     None where they are anything else, or more than `most`, or one of them has more than `longest` bytes.
     """
     texts: list[str] = []
+    room = INFLATED_AT_ONCE
     at, end = 0, len(data)
     while at < end:
         if end - at < 2 + _MASK or len(texts) == most:
@@ -48,7 +51,9 @@ def texts_in(data: bytes, most: int, longest: int = LONGEST, *, deflates: bool =
         masked = int.from_bytes(data[text_at:at], "little") ^ int.from_bytes(mask[:length], "little")
         written = masked.to_bytes(length, "little")
         text = inflated(written, longest) if is_compressed else written
-        if text is None:
+        if text is not None and is_compressed:
+            room -= len(text)
+        if text is None or room < 0:
             return None
         try:
             texts.append(text.decode())

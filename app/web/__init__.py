@@ -14,6 +14,8 @@ from app.web.one_task import OneTaskConnection
 from app.web.sockets import socket_routes, straight_way
 
 EXTENSION = "cloud_sockets"
+BODY_TIMEOUT = 20
+"""Seconds in which the whole body of a request has to come; then it is answered 408."""
 
 
 def create_quart(hub: Hub, door: Door, *, path: str, max_payload: int, secret_key: str | None) -> Quart:
@@ -24,6 +26,7 @@ def create_quart(hub: Hub, door: Door, *, path: str, max_payload: int, secret_ke
     app.secret_key = secret_key
     app.extensions[EXTENSION] = hub
     app.config["MAX_CONTENT_LENGTH"] = max_payload
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
     app.register_blueprint(http_routes(hub, door, path))
     app.register_blueprint(socket_routes(hub, door, path))
     app.before_request(_note_trace_of_request)

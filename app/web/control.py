@@ -14,6 +14,8 @@ class Control(Outlet, Protocol):
     on_silence: Callable[[], None] | None
     on_text: Callable[[str], bool] | None
     on_gone: Callable[[], object] | None
+    on_flood: Callable[[], object] | None
+    on_crowded: Callable[[], object] | None
 
     @property
     def takes_frames(self) -> bool: ...

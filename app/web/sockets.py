@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 ANYBODY = Guest(None, None)
 ACCEPT: dict[str, Any] = {"type": "websocket.accept", "subprotocol": None, "headers": []}
+IDENTIFY_TIMEOUT = 10.0
+"""Seconds in which a session parser tells who opens a socket; until then a place is kept for it."""
+MAX_QUERY = 2048
+"""Bytes of a query that is read: a position has 600 at most. A longer one takes milliseconds, and names none."""
 RETRY_AFTER = {"Retry-After": "1"}
 """Seconds: another instance, or this one a moment later, has room."""
 
@@ -89,7 +93,12 @@ async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
     if door.identify is None:
         return ANYBODY
     try:
-        return await door.identify(upgrade)
+        with hub.arrival():
+            async with asyncio.timeout(IDENTIFY_TIMEOUT):
+                return await door.identify(upgrade)
+    except TimeoutError:
+        logger.warning("refused a socket: the session parser took more than %.0f s", IDENTIFY_TIMEOUT)
+        return _refuse(hub, UNKNOWN)
     except Refused as refused:
         logger.warning("refused a socket: %s", refused)
         return _refuse(hub, UNKNOWN)
@@ -115,7 +124,7 @@ class _SaidOnce:
 
 def _position_in(query: bytes) -> str | None:
     """Where a client that comes back was in its inbox, in the query of its URL."""
-    if not query:
+    if not query or len(query) > MAX_QUERY:
         return None
     return parse_qs(query.decode(errors="replace"), keep_blank_values=True).get("position", [""])[0] or None
 
@@ -147,8 +156,7 @@ async def _serve_frames(
 ) -> None:
     """The fast way: what the hub sends is written to the connection as it is."""
     connection = hub.connect(*guest, outlet=control, position=position)
-    control.limit()
-    control.on_silence = lambda: hub.silent(connection)
+    _Watch(hub, connection, control)
     try:
         await accept()
         connection.open()
@@ -158,13 +166,38 @@ async def _serve_frames(
             await hub.receive(connection, await control.receive())
             control.taken()
     finally:
-        control.on_silence = control.on_text = None
-        control.release()
+        _unwatch(control)
         try:
             for message in control.unread():  # what a client says just before it goes is heard
                 await hub.receive(connection, message)
         finally:
             hub.disconnect(connection)
+
+
+class _Watch:
+    """Tells the hub what the server sees of a client. Its methods take a third of what as many lambdas would."""
+
+    __slots__ = ("_connection", "_hub")
+
+    def __init__(self, hub: Hub, connection: Connection, control: Control) -> None:
+        self._hub = hub
+        self._connection = connection
+        control.limit()
+        control.on_silence, control.on_flood, control.on_crowded = self._silent, self._flooded, self._crowded
+
+    def _silent(self) -> None:
+        self._hub.silent(self._connection)
+
+    def _flooded(self) -> None:
+        self._hub.flooded(self._connection)
+
+    def _crowded(self) -> None:
+        self._hub.crowded(self._connection)
+
+
+def _unwatch(control: Control) -> None:
+    control.on_silence = control.on_text = control.on_flood = control.on_crowded = None
+    control.release()
 
 
 async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: Control | None) -> None:
@@ -173,8 +206,7 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
     messages = MessageOutlet(upgrade.send, upgrade.close, abort=aborted.set)
     connection = hub.connect(*guest, outlet=messages, position=_position_in(upgrade.query_string))
     if control is not None:
-        control.limit()
-        control.on_silence = lambda: hub.silent(connection)
+        _Watch(hub, connection, control)
     try:
         await upgrade.accept()
         connection.open()
@@ -191,8 +223,7 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
     finally:
         messages.drop()
         if control is not None:
-            control.on_silence = None
-            control.release()
+            _unwatch(control)
         hub.disconnect(connection)
 
 
@@ -202,6 +233,7 @@ async def _read(hub: Hub, connection: Connection, upgrade: Websocket, control: C
             await _take(hub, connection, await upgrade.receive())
             if control is not None:
                 control.taken()
+            await asyncio.sleep(0)  # others have their turn, however much this one says
     finally:
         # What a client said just before it closed came with the close, and Quart does not wait until it is read.
         inbox = _inbox_of(upgrade)

@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench import tools
 from bench.load import Script
@@ -79,6 +80,8 @@ class Peer:
     environment: Callable[[int], dict[str, str]] = lambda _port: _environment()
     path: str = "/ws"
     language: Language = field(default_factory=_json_language)
+    folder: Path = tools.ROOT
+    """Where it is started."""
     deflates: bool = True
     has_channels: bool = True
     versions: Callable[[], str] = lambda: ""
@@ -87,7 +90,10 @@ class Peer:
 
 
 def _ours_environment(port: int) -> dict[str, str]:
-    return _environment(PORT=str(port), LOG_LEVEL="ERROR")
+    # The generator's publisher sends more than one client may; its rate is counted, and high enough.
+    rates = {"CLOUD_SOCKETS_MESSAGE_RATE": "1000000", "CLOUD_SOCKETS_BYTE_RATE": "1000000000"}
+    types = {"CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES": os.environ.get("CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES", "")}
+    return _environment(PORT=str(port), LOG_LEVEL="ERROR", **rates, **types)
 
 
 def _node(script: str) -> Callable[[int], list[str]]:
@@ -104,6 +110,22 @@ OURS = Peer(
     environment=_ours_environment,
     versions=lambda: tools.python_versions("quart", "hypercorn"),
 )
+BEFORE = "ours, before"
+
+
+def before(commit: str) -> Peer:
+    """Return the service as it was at a commit, with today's packages: to be measured beside today's in one run."""
+    folder = tools.CACHE / "before"
+    return Peer(
+        BEFORE,
+        lambda _port: [sys.executable, "-m", "app"],
+        prepare=lambda: tools.check_out(commit, folder),
+        environment=lambda port: {**_ours_environment(port), "PYTHONPATH": str(folder)},
+        folder=folder,
+        versions=lambda: commit,
+    )
+
+
 UVLOOP = Peer(
     "ours on uvloop",
     lambda _port: [sys.executable, "-m", "bench.peers.uvloop.server", str(tools.site_packages())],

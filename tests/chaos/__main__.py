@@ -30,6 +30,12 @@ def main() -> int:
         f"{LONG_RATE:.0f} where nothing is given",
     )
     parser.add_argument("--only", choices=("rolling", "kill", "chaos"))
+    parser.add_argument(
+        "--attackers",
+        action="store_true",
+        help="beside the clients one attacker of each kind: floods, hoarders, half requests, reconnects; "
+        "nothing of the clients' may be lost all the same",
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # all that was started ends with this process
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -37,10 +43,11 @@ def main() -> int:
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
     seconds = 60 * arguments.minutes
     rate = arguments.rate or (LONG_RATE if seconds > LONG else RATE)
+    attacked = arguments.attackers
     trials: dict[str, Callable[[], Coroutine[Any, Any, Outcome]]] = {
-        "rolling": lambda: rolling_replacement(seed),
-        "kill": lambda: killed_instance(seed),
-        "chaos": lambda: chaos(seed, seconds, rate),
+        "rolling": lambda: rolling_replacement(seed, attacked=attacked),
+        "kill": lambda: killed_instance(seed, attacked=attacked),
+        "chaos": lambda: chaos(seed, seconds, rate, attacked=attacked),
     }
     passed = True
     for name, trial in trials.items():

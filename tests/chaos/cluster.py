@@ -113,6 +113,10 @@ class Cluster:
         instance.sample()
         return instance
 
+    def ports(self) -> list[int]:
+        """Where the instances are, each with its own port."""
+        return [instance.server.port for instance in self.instances.values()]
+
     # What can be done to them
 
     async def terminate(self, slot: int, *, replacement_first: bool) -> None:

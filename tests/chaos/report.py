@@ -53,6 +53,8 @@ class Outcome:
     closed: Counter[str] = field(default_factory=Counter)
     orphans: int = 0
     memory: Sequence[Memory] = ()
+    attacks: Counter[str] = field(default_factory=Counter)
+    """Connections that attackers of each kind had."""
     failures: Sequence[str] = ()
     """What else went wrong, in plain words."""
 
@@ -72,6 +74,7 @@ class Outcome:
             if self.injected[kind]:
                 yield _row(kind, self.injected[kind])
         yield _row("all", self.injected.total())
+        yield from self._attack_lines()
         yield "messages"
         yield _row("accepted", verdict.accepted)
         yield _row("in doubt (no answer; may come or not)", verdict.in_doubt)
@@ -100,6 +103,12 @@ class Outcome:
         for failure in self.failures:
             yield f"FAILURE {failure}"
         yield "PASSED" if self.passed else "FAILED"
+
+    def _attack_lines(self) -> Iterator[str]:
+        if self.attacks:
+            yield "connections of attackers"
+        for attack, count in self.attacks.items():
+            yield _row(attack, count)
 
 
 def _row(name: str, count: int, must: str = "") -> str:

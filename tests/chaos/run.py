@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.chaos import publishers
+from tests.chaos.attackers import Attackers
 from tests.chaos.clients import Audience
 from tests.chaos.cluster import Cluster
 from tests.chaos.ledger import Ledger, Violation
@@ -65,6 +66,7 @@ class Run:
         topic: publishers.Topic,
         channels: Sequence[str],
         logs: Path,
+        attackers: Attackers,
     ) -> None:
         self.ledger = ledger
         self.cluster = cluster
@@ -75,6 +77,7 @@ class Run:
         self._topic = topic
         self._channels = channels
         self._logs = logs
+        self._attackers = attackers
         self._injected: Counter[Kind] = Counter()
         self._began = time.monotonic()
 
@@ -174,6 +177,7 @@ class Run:
         Somebody must have recovered. `all_recover`: and nobody may be told `recovered: false`.
         """
         await self._crowd.stop()
+        await self._attackers.stop()
         published_for = time.monotonic() - self._began
         self.note("the publishers stopped")
         failures = []
@@ -205,15 +209,16 @@ class Run:
             closed=self.cluster.closed,
             orphans=len(orphans),
             memory=[Memory(instance.name, instance.memory) for instance in veterans],
-            failures=[*failures, *self.cluster.failures],
+            failures=[*failures, *self.cluster.failures, *self._attackers.failures],
+            attacks=self._attackers.reached,
         )
 
 
 @asynccontextmanager
 async def stage(
-    title: str, seed: int, rate: float, channel_count: int = CHANNELS, logs: Path = LOGS
+    title: str, seed: int, rate: float, channel_count: int = CHANNELS, logs: Path = LOGS, *, attacked: bool = False
 ) -> AsyncIterator[Run]:
-    """Everything up, connected and publishing."""
+    """Everything up, connected and publishing; with attackers beside it, if it is to be attacked."""
     channels = [f"channel-{number}" for number in range(channel_count)]
     chance = random.Random(seed)
     ledger = Ledger()
@@ -238,23 +243,27 @@ async def stage(
         stack.push_async_callback(audience.close)
         await audience.open()
         await crowd.open()
-        run = Run(title, ledger, cluster, proxy, audience, crowd, publishing, channels, logs)
+        attackers = Attackers(cluster.ports, random.Random(chance.getrandbits(32)))
+        stack.push_async_callback(attackers.stop)
+        run = Run(title, ledger, cluster, proxy, audience, crowd, publishing, channels, logs, attackers)
         crowd.start(rate, RATE_TO_ALL)
+        if attacked:
+            attackers.start()
         run.note("up")
         yield run
 
 
-async def chaos(seed: int, seconds: float, rate: float = RATE) -> Outcome:
+async def chaos(seed: int, seconds: float, rate: float = RATE, *, attacked: bool = False) -> Outcome:
     """Faults by the schedule of a seed."""
-    async with stage(f"chaos, seed {seed}, {seconds:.0f} s", seed, rate) as run:
+    async with stage(f"chaos, seed {seed}, {seconds:.0f} s", seed, rate, attacked=attacked) as run:
         await run.inject_all(schedule(seed, seconds))
         return await run.outcome()
 
 
-async def rolling_replacement(seed: int) -> Outcome:
+async def rolling_replacement(seed: int, *, attacked: bool = False) -> Outcome:
     """All three instances replaced, one after the other, under load."""
     title = f"rolling replacement under {ROLLING_RATE:.0f} messages/s"
-    async with stage(title, seed, WAITING * ROLLING_RATE, ROLLING_CHANNELS) as run:
+    async with stage(title, seed, WAITING * ROLLING_RATE, ROLLING_CHANNELS, attacked=attacked) as run:
         await run.flow(FLOW)
         for slot in SLOTS:
             await run.inject(Fault(0, Kind.TERMINATE, slot, 0, 0, seed + slot))
@@ -262,9 +271,9 @@ async def rolling_replacement(seed: int) -> Outcome:
         return await run.outcome(all_recover=True)
 
 
-async def killed_instance(seed: int) -> Outcome:
+async def killed_instance(seed: int, *, attacked: bool = False) -> Outcome:
     """One instance killed under load."""
-    async with stage("kill -9 of an instance", seed, RATE) as run:
+    async with stage("kill -9 of an instance", seed, RATE, attacked=attacked) as run:
         await run.flow(FLOW)
         await run.inject(Fault(0, Kind.KILL, 1, 0, 0, seed))
         await run.flow(FLOW)

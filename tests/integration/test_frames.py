@@ -239,7 +239,7 @@ async def test_memory_for_slow_clients_is_bounded_for_all_together() -> None:
 
 
 @asynccontextmanager
-async def serving(pings: Pings) -> AsyncIterator[tuple[Hub, int]]:
+async def serving(pings: Pings, *, http2: bool = False) -> AsyncIterator[tuple[Hub, int]]:
     """The service in this process, with pings that are asked sooner."""
     app = create_app(Settings(custom_msg_handlers="tests.support.handlers:HANDLERS"))
     hub: Hub = app.extensions["cloud_sockets"]
@@ -252,7 +252,7 @@ async def serving(pings: Pings) -> AsyncIterator[tuple[Hub, int]]:
         await hub.close()
 
     running = asyncio.create_task(
-        serve(app, port=port, max_payload=10_000, deflate=True, until=until_stopped, pings=pings)
+        serve(app, port=port, max_payload=10_000, deflate=True, until=until_stopped, pings=pings, http2=http2)
     )
     try:
         yield hub, port
@@ -623,7 +623,7 @@ async def test_who_speaks_before_the_handshake_is_done_is_refused_and_gets_nothi
 
 
 async def test_a_socket_over_http_2_is_served_and_answers_pings() -> None:
-    async with serving(Pings(interval=0.2, timeout=0.2)) as (hub, port):
+    async with serving(Pings(interval=0.2, timeout=0.2), http2=True) as (hub, port):
         await is_up(port)
         reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
         http = H2Connection(H2Configuration(client_side=True))

@@ -211,7 +211,7 @@ async def test_who_says_nothing_does_not_hold_up_the_end() -> None:
 
 
 async def test_an_upgrade_that_is_none_ends_nothing_else_over_http_2() -> None:
-    async with Server() as server:
+    async with Server(CLOUD_SOCKETS_HTTP2="true") as server:
         reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
         http = H2Connection(H2Configuration(client_side=True))
         http.initiate_connection()
@@ -231,6 +231,30 @@ async def test_an_upgrade_that_is_none_ends_nothing_else_over_http_2() -> None:
                     statuses[event.stream_id] = dict(event.headers)[b":status"]
             writer.write(http.data_to_send())
         assert statuses == {1: b"400", 3: b"200"}
+        writer.close()
+        assert "Traceback" not in server.log
+
+
+async def test_idle_connection_over_http_2_ends() -> None:
+    async with Server(CLOUD_SOCKETS_HTTP2="true") as server:
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
+        http = H2Connection(H2Configuration(client_side=True))
+        http.initiate_connection()
+        writer.write(http.data_to_send())
+        await soon(reader.read(), 10)  # to its end: it never asks for anything
+        writer.close()
+
+
+async def test_http_2_is_spoken_only_where_that_is_configured() -> None:
+    async with Server() as server:
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert (await soon(reader.read())).startswith(b"HTTP/1.1 505 ")
+        writer.close()
+        head = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
+        reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
+        writer.write(head + b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+        assert (await soon(reader.read())).startswith(b"HTTP/1.1 200 ")
         writer.close()
         assert "Traceback" not in server.log
 

@@ -1,5 +1,6 @@
 """Session parsers, as a user of the service writes them."""
 
+import asyncio
 from typing import Any
 
 
@@ -13,3 +14,8 @@ async def from_header_async(websocket: Any) -> dict[str, Any]:
 
 def fails(websocket: Any) -> dict[str, Any]:
     raise RuntimeError("the store of sessions is down")
+
+
+async def slow(websocket: Any) -> dict[str, Any]:
+    await asyncio.sleep(1)
+    return {"user": websocket.headers.get("X-User")}

@@ -1,7 +1,9 @@
 """The hub without sockets: what leaves it for each connection."""
 
+import gc
 import json
 import re
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 
 from app.connection import Connection
+from app.core.channels import POSITION_BYTES
 from app.core.router import Rules
 from app.hub import Hub
 from app.protocol import codec
+from app.protocol.errors import MessageError
 from app.protocol.frame import Frame
 from tests.support.deadline import soon
 from tests.support.hubs import make_hub
@@ -138,6 +142,128 @@ async def test_a_failure_of_the_service_is_told_and_logged(
         assert (error["code"], error["ackId"]) == ("internal", 1)
         assert "a message could not be handled" in caplog.text
         assert "TypeError" in caplog.text
+
+
+def subscribes(hub: Hub, connection: Connection, channel: str, sub_id: str = "1", **more: str) -> None:
+    """Let a client subscribe by a message, as it does."""
+    message = {"type": "subscribe", "channel": channel, "subId": sub_id, **more}
+    assert hub.receive_at_once(connection, json.dumps(message, ensure_ascii=False))
+
+
+def last_answer(connection: Connection, outlet: FakeOutlet) -> dict[str, Any]:
+    connection.flush()
+    answer: dict[str, Any] = json.loads(outlet.texts[-1])
+    outlet.writes.clear()
+    return answer
+
+
+@asynccontextmanager
+async def a_client(**limits: Any) -> AsyncIterator[tuple[Hub, Connection, FakeOutlet]]:
+    hub = make_hub(**limits)
+    await hub.open()
+    outlet = FakeOutlet()
+    connection = hub.connect(None, None, outlet=outlet)
+    connection.open()
+    try:
+        yield hub, connection, outlet
+    finally:
+        await hub.close()
+
+
+async def test_the_subscriptions_of_a_connection_have_a_limit_in_number() -> None:
+    async with a_client(max_subscriptions=3) as (hub, connection, outlet):
+        for number in range(4):
+            subscribes(hub, connection, f"channel-{number}")
+        error = last_answer(connection, outlet)
+        assert (error["code"], error["value"]) == (
+            "too_many_subscriptions",
+            "a connection can have at most 3 subscriptions",
+        )
+        subscribes(hub, connection, "channel-0")  # once more
+        assert last_answer(connection, outlet)["type"] == "ack"
+
+
+async def test_the_subscriptions_of_all_have_a_limit_in_bytes_that_leaves_room_for_newcomers() -> None:
+    async with a_client(max_subscriptions=1000, max_subscription_bytes=200_000) as (hub, greedy, outlet):
+        for number in range(30):
+            subscribes(hub, greedy, f"channel-{number}")
+        error = last_answer(greedy, outlet)
+        assert error["code"] == "too_many_subscriptions"
+        assert "all connections" in error["value"]
+        had = hub.channels.subscription_count_of(greedy)
+        assert 5 < had < 20
+        with pytest.raises(MessageError, match="all connections"):
+            hub.director.subscribe(greedy, "one more", "1")
+        assert hub.channels.subscription_count_of(greedy) == had
+        newcomer = hub.connect(None, None, outlet=(taken := FakeOutlet()))
+        newcomer.open()
+        subscribes(hub, newcomer, "mine")
+        assert last_answer(newcomer, taken)["numConnections"] == 1
+        assert counts(hub, "subscription_bytes") == str(float(hub.channels.bytes))
+        for connection in (greedy, newcomer):
+            hub.disconnect(connection)
+        assert counts(hub, "subscription_bytes") == "0.0"
+
+
+async def test_a_position_to_resume_from_is_counted_with_the_subscription() -> None:
+    async with a_client() as (hub, connection, outlet):
+        subscribes(hub, connection, "news")
+        position = last_answer(connection, outlet)["position"]
+        without = hub.channels.bytes
+        subscribes(hub, connection, "news", position=position)
+        assert hub.channels.bytes == without + POSITION_BYTES
+        hub.unsubscribe(connection, "news")
+        assert hub.channels.bytes == 0
+
+
+async def test_the_journal_keeps_no_copies_of_names() -> None:
+    async with a_client() as (hub, first, _):
+        second = hub.connect(None, None, outlet=FakeOutlet())
+        for connection in (first, second):
+            subscribes(hub, connection, "channel", "subscription")
+        (channel,), (again,) = hub._journal._joins[first], hub._journal._joins[second]
+        assert channel is again
+        (sub_id,), (again,) = hub._journal._joins[first][channel], hub._journal._joins[second][channel]
+        assert sub_id is again
+
+
+WIDE = "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("clients", "names"),
+    [
+        (20, [f"{number:04}".ljust(255, WIDE) for number in range(100)]),
+        (500, ["one", "two", "three"]),
+    ],
+)
+async def test_what_is_counted_of_subscriptions_is_what_they_take(clients: int, names: list[str]) -> None:
+    """All that is kept of them counts: also the journal's part, and what JSON adds to a wide name."""
+    async with a_client(max_subscriptions=1000, max_subscription_bytes=10**9) as (hub, _, _):
+        outlets = [FakeOutlet() for _ in range(clients)]
+        connections = [hub.connect(None, None, outlet=outlet) for outlet in outlets]
+        for connection in connections:
+            connection.open()
+        texts = [
+            json.dumps({"type": "subscribe", "channel": f"{number}{name}"[:255], "subId": name}, ensure_ascii=False)
+            for number in range(clients)
+            for name in names
+        ]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number, text in enumerate(texts):
+                connection = connections[number // len(names)]
+                assert hub.receive_at_once(connection, text)
+                connection.flush()
+                outlets[number // len(names)].writes.clear()
+            gc.collect()
+            grown = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert hub.channels.subscription_count == len(texts)
+        assert 0.7 < grown / hub.channels.bytes < 1.25
 
 
 async def test_who_has_gone_is_not_waited_for_when_the_instance_ends() -> None:

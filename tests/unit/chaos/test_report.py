@@ -66,3 +66,11 @@ def test_a_young_instance_tells_nothing_of_growth() -> None:
     memory = Memory("instance-0", [(float(age), 10**6 * age) for age in range(0, 600, 5)])
     assert memory.grew is None
     assert Outcome("a run", verdict(), memory=[memory]).passed
+
+
+def test_attacks_are_shown_where_there_were_any() -> None:
+    """The table names each attack with the connections that it had."""
+    assert "attackers" not in str(Outcome("a run", verdict()))
+    lines = str(Outcome("a run", verdict(), attacks=Counter({"pongs": 12}))).splitlines()
+    assert "connections of attackers" in lines
+    assert any(line.split() == ["pongs", "12"] for line in lines)

@@ -68,23 +68,24 @@ def test_no_operation_grows_with_the_number_of_channels(small: ChannelManager[in
         assert 0 < few == many < 100, name
 
 
-def kept(stream_count: int) -> History[str]:
+def kept(stream_count: int, owner: str) -> History[str]:
     """A message of each of so many channels, each a second after the one before; the oldest is about to age out."""
     history: History[str] = History(size=2, ttl=stream_count, max_bytes=10**9)
     for number in range(stream_count):
-        history.add(Stream.channel(f"channel-{number}"), Mark(number, str(number), "k"), "", 1, number)
+        history.add(Stream.channel(f"channel-{number}"), Mark(number, str(number), "k"), "", 1, number, owner)
     return history
 
 
 def full(history: History[str]) -> History[str]:
-    """The same when no byte is left: what is added takes the place of what is oldest."""
+    """The same when no byte is left: what is added takes the place of something else."""
     history._max_bytes = history.bytes
     return history
 
 
-def test_keeping_and_letting_go_do_not_grow_with_the_number_of_streams() -> None:
+@pytest.mark.parametrize("owner", ["", "of all"])
+def test_keeping_and_letting_go_do_not_grow_with_the_number_of_streams(owner: str) -> None:
     def costs(count: int) -> list[int]:
-        history = kept(count)
+        history = kept(count, owner)
         mine = Stream.channel("mine")
 
         def add(number: int, now: float) -> Position:

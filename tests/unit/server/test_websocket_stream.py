@@ -11,6 +11,7 @@ from wsproto.events import CloseConnection
 
 from app.server.config import ServerConfig
 from app.server.control import MAX_WAITING
+from app.server.deflate import SharedDeflate
 from app.server.websocket_stream import WebSocketStream
 
 HELLO = b"\x81\x85" + bytes(4) + b"hello"
@@ -99,7 +100,7 @@ def test_what_is_compressed_is_passed_on_where_that_was_agreed(stream: WebSocket
     message = bytes((0xC1, 0x80 | len(data))) + bytes(4) + data
     accept(stream)
     assert not stream.take(message)
-    stream._deflates = True
+    stream._deflate = SharedDeflate(1000)
     assert stream.take(message)
     assert said(stream) == ["hello"]
 

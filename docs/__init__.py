@@ -1,0 +1,1 @@
+"""Programs that write numbers into the documents."""

@@ -1,0 +1,1 @@
+"""Black-box attacks over real sockets: what an attacker sends harms no client beside it."""

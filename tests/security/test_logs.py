@@ -1,0 +1,62 @@
+"""Log lines cost money and hide each other: an attacker does not write the service's log."""
+
+import asyncio
+import re
+from collections import Counter
+
+import pytest
+
+from tests.security.programs import KEPT, Attacker, log_entries
+from tests.security.wire import PING, RawSocket, frame
+from tests.support.deadline import soon, until
+from tests.support.process import Server
+
+pytestmark = pytest.mark.once
+
+CAUSES = ["resets", "refused_origins", "bad_upgrades", "broken_frames", "failing_handlers"]
+AT_FIRST = 3
+"""Log entries of one cause that the first second may have; each later one has one."""
+OF_ITS_OWN = {"Running on", "stopping:", "stopped"}
+"""How the entries begin that any run of the service has."""
+HANDLERS = {"CLOUD_SOCKETS_CUSTOM_MSG_HANDLERS": "tests.support.handlers:HANDLERS"}
+
+
+async def entries_of(server: Server) -> Counter[str]:
+    """End a server; count its log's entries by their first line, without what differs between two of one cause."""
+    server.terminate()
+    assert await server.wait() == 0
+    lines = [entry.splitlines()[0].partition("]")[2].strip() for entry in log_entries(server.log)]
+    lines = [line for line in lines if not line.startswith(tuple(OF_ITS_OWN))]
+    return Counter(re.sub(r"'[^']*'|\"[^\"]*\"|[\da-f-]{8,}|\d+", "_", line) for line in lines)
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+async def test_repeated_cause_is_logged_once_a_second(cause: str) -> None:
+    """Whatever an attacker repeats, the log has about one line a second of it."""
+    async with Server(**KEPT, **HANDLERS) as server:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with Attacker(cause, server.port, connections=5, rest=0.01) as attacker:
+            counts = await attacker.over()
+        assert counts.total() >= 20, counts
+        assert (await server.get("/health/live")).status == 200
+        seconds = loop.time() - began
+        entries = await entries_of(server)
+    most = AT_FIRST + seconds
+    assert not [entry for entry, count in entries.items() if count > most], (entries, counts)
+    assert entries.total() <= 3 * most, (entries, counts)
+
+
+async def test_reset_before_the_pongs_is_logged_once_at_most() -> None:
+    """A socket that sends 3,000 pings and resets leaves two log lines at most."""
+    async with Server(**KEPT) as server:
+        attacker = await RawSocket.open(server.port)
+        await soon(attacker.send(frame(PING, b"x" * 100) * 3000))
+        attacker.reset()
+
+        async def is_gone() -> bool:
+            return await server.metric("connections") == 0
+
+        await until(is_gone)
+        entries = await entries_of(server)
+    assert entries.total() <= 2, entries
