@@ -241,7 +241,7 @@ async def test_memory_for_slow_clients_is_bounded_for_all_together() -> None:
 @asynccontextmanager
 async def serving(pings: Pings, *, http2: bool = False) -> AsyncIterator[tuple[Hub, int]]:
     """The service in this process, with pings that are asked sooner."""
-    app = create_app(Settings(custom_msg_handlers="tests.support.handlers:HANDLERS"))
+    app = create_app(Settings(custom_msg_handlers="tests.support.handlers:HANDLERS", message_rate=0))
     hub: Hub = app.extensions["cloud_sockets"]
     port, stop = free_port(), asyncio.Event()
 
