@@ -49,6 +49,10 @@ class Outlet(Protocol):
         """How many bytes the client has yet to take."""
         ...
 
+    def unacknowledged(self) -> int:
+        """How many bytes the client's system has yet to take: those that the kernel holds for it as well."""
+        ...
+
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind all that was written."""
         ...
@@ -70,6 +74,7 @@ class Connection:
         "_max_buffered",
         "_outgoing",
         "_waiting",
+        "ahead",
         "buffered",
         "close_code",
         "errors",
@@ -99,6 +104,8 @@ class Connection:
         """How others reach this user; None for an anonymous client."""
         self.session_user = session_user
         """The user as the session has it, for custom handlers."""
+        self.ahead: Any = None
+        """A message that was read, and waits for its handler, with what was read of it. For the hub."""
         self.errors = RateLimit(ERRORS_ALLOWED, ERRORS_PERIOD)
         self.rate = rate or SenderRate(SenderLimits(0, 0, 0, 0))
         """How much the client may send."""

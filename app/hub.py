@@ -65,9 +65,10 @@ MEGABYTE = 1024 * 1024
 STAMP_ROOM = 256
 """Bytes by which a message grows beyond what its client sent: id and sentDateTime."""
 FREE_BURST = MEGABYTE
-"""Bytes of its burst that a client may use whatever its audience; beyond, most of them must be able to take it."""
+"""Bytes of its burst that a client may use whatever its audience; beyond, they must be able to take it."""
 MANY_LAGGING = 5
-"""Fewer receivers that are behind have themselves to blame; so many at once, and most of all, have the sender."""
+"""Fewer receivers that are behind have themselves to blame; so many at once have the sender. It is no part of the
+audience, which a sender could fill up with connections of its own."""
 LAG_RETRY = 1.0
 """Seconds after which it may try again."""
 FINISH_TIMEOUT = 1.0
@@ -116,6 +117,13 @@ class Published(NamedTuple):
 
     id: str
     pubsub_id: str | None
+
+
+class ReadAhead(NamedTuple):
+    """A message that waits for its handler, and what was read of it."""
+
+    text: str
+    decoded: codec.Decoded
 
 
 class RateLimited(MessageError):
@@ -182,6 +190,8 @@ class Hub:
             revision=identity.revision,
         )
         self._sender_limits = SenderLimits.of(limits.message_rate, limits.byte_rate)
+        self._outside = SenderRate(self._sender_limits)
+        """What all publishers over HTTP sent lately."""
         self._arriving = 0
         """Clients that are asked who they are, and have a place kept."""
         self._started = False
@@ -338,7 +348,8 @@ class Hub:
     async def receive(self, connection: Connection, data: str | bytes) -> None:
         """Do what a client's frame asks for, and answer it. Never raises for what a client sends."""
         if isinstance(data, str):
-            call = self._receive(connection, data)
+            ahead, connection.ahead = connection.ahead, None
+            call = ahead.decoded if ahead is not None and ahead.text is data else self._receive(connection, data)
             if call is not None:
                 await self._call_handler(connection, *call)
             return
@@ -348,9 +359,12 @@ class Hub:
     def receive_at_once(self, connection: Connection, text: str) -> bool:
         """The same without waiting; False, with nothing done, for what calls a handler: that takes its time.
 
-        Such a message is read once more when it is received.
+        What was read of such a message is kept until it is received.
         """
-        return self._receive(connection, text) is None
+        decoded = self._receive(connection, text)
+        if decoded is not None:
+            connection.ahead = ReadAhead(text, decoded)
+        return decoded is None
 
     def _receive(self, connection: Connection, text: str) -> codec.Decoded | None:
         """Do what needs no waiting; answers what calls a handler."""
@@ -441,11 +455,9 @@ class Hub:
         self._tasks.start(answer())
 
     def _is_lagging(self, audience: Audience) -> bool:
-        """Return whether most of an audience are behind, so that a burst would cost them their connection."""
-        receivers = self._receivers(audience)
+        """Return whether several of an audience are behind, so that a burst would cost them their connection."""
         much = self.limits.max_buffered // 2
-        lagging = sum(each.buffered > much for each in receivers)
-        return lagging >= MANY_LAGGING and 2 * lagging > len(receivers)
+        return sum(each.buffered > much for each in self._receivers(audience)) >= MANY_LAGGING
 
     def _accepted(self, connection: Connection, message: Message, published: Published) -> None:
         if message.ack_id is not None:
@@ -533,8 +545,15 @@ class Hub:
     # Publish: to a fan-out
 
     async def publish_from_outside(self, message: Message) -> Published:
-        """Publish what came over HTTP: to all instances, whatever its type, as from the topic. Raises MessageError."""
-        return await self._publish(message, Publish(True, self._router.audience_of(message)), sender=None)
+        """Publish what came over HTTP: to all instances, whatever its type, as from the topic. Raises MessageError.
+
+        There is no rate for services; yet what they send at once must not cost clients their connection.
+        """
+        audience = self._router.audience_of(message)
+        self._outside.charge(len(message.payload or b""), self._clock.monotonic())
+        if self._outside.used > FREE_BURST and self._is_lagging(audience):
+            raise RateLimited("those whom it is for cannot take more now; send it again later", LAG_RETRY)
+        return await self._publish(message, Publish(True, audience), sender=None)
 
     async def publish(self, message: Message) -> Published:
         """Publish a message of this process by its type's rules, with no sender to leave out. Raises MessageError."""

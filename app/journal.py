@@ -278,7 +278,7 @@ class Journal:
         self._awake += min(now - self._looked_at, LONGEST_LOOK)
         self._looked_at = now
         for connection, last in tuple(self._progress.items()):
-            left, waiting = self._replaying.of(connection), connection.outlet.waiting()
+            left, waiting = self._replaying.of(connection), connection.outlet.unacknowledged()
             if left < last.left or waiting < last.waiting:  # to ask for more is not to take
                 self._progress[connection] = _Progress(left, waiting, self._awake)
             elif self._awake - last.at >= REPLAY_STALL_SECONDS:

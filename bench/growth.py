@@ -51,6 +51,9 @@ class Nowhere:
         """Nothing waits."""
         return 0
 
+    def unacknowledged(self) -> int:
+        return self.waiting()
+
     def close(self, code: int, reason: str) -> None:
         """Nothing to close."""
 

@@ -30,6 +30,8 @@ POSITION_BYTES = 300
 """The position from which a subscription was resumed."""
 KEY_BYTES = 270
 """An ordering key of such a position, there and in `Behind`."""
+FEW = 8
+"""Subscriptions that a connection may have as long as there is room at all, however many greedy ones there are."""
 SHARE = 8
 """A connection may have at most an eighth of what is free."""
 
@@ -144,7 +146,7 @@ class ChannelManager(Generic[C]):
         if not own.count:
             new += CONNECTION_BYTES
         shared = subscribers.size + (entry.size if joined is None else 0)
-        self._check(own.size + new + shared)
+        self._check(own.size + new + shared, new + shared, own.count)
         own.size += new + shared
         self.bytes += new
         if not entry.subscriptions:
@@ -171,14 +173,19 @@ class ChannelManager(Generic[C]):
         more = resumed - joined[sub_id]
         if more > 0:
             own = self._owners[connection]
-            self._check(own.size + more)
+            self._check(own.size + more, more, own.count - 1)
             own.size += more
             self.bytes += more
             joined[sub_id] = resumed
 
-    def _check(self, size: int) -> None:
-        """Raise MessageError if a connection with so many bytes had more than its share of what is free."""
+    def _check(self, size: int, more: int, count: int) -> None:
+        """Raise MessageError if a connection with so many bytes had more than its share of what is free.
+
+        `more` of these bytes are new, and `count` subscriptions it has already.
+        """
         free = self._max_bytes - self.bytes
+        if count < FEW and more <= free:
+            return
         if size * SHARE * self._max_bytes > free * free:
             raise MessageError(
                 ErrorCode.TOO_MANY_SUBSCRIPTIONS,

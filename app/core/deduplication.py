@@ -15,7 +15,7 @@ FEW = 64
 """Keys that a sharer may have before they are told from those of others."""
 LANES = 2**16
 SWEEP = 1.0
-"""Seconds between two looks at what is too old of sharers that note nothing any more."""
+"""Seconds between two looks at what is too old: it is known no longer, and may take its place as long as that."""
 
 Key = str | bytes
 
@@ -31,9 +31,11 @@ def _digest(text: str) -> bytes:
 class _Keys:
     """Keys in the order of their time. `keys` and `times` are in step."""
 
-    __slots__ = ("keys", "noted", "times")
+    __slots__ = ("are_all", "keys", "noted", "times")
 
-    def __init__(self) -> None:
+    def __init__(self, *, are_all: bool = False) -> None:
+        self.are_all = are_all
+        """Whether these are all keys of their sharer."""
         self.noted: set[Key] = set()
         self.keys: deque[Key] = deque()  # an OrderedDict takes half as much again for all of it
         self.times: deque[float] = deque()
@@ -88,10 +90,10 @@ class RecentKeys:
 class SharedKeys:
     """A memory of many sharers' keys. When it is full, who has most forgets its own oldest.
 
-    A sharer of more than a few keys has a memory of its own; `limit / FEW` may have one. The few keys of each other are
-    in one memory for all of them, and go when nobody has more, the oldest first. How many a sharer has there is counted
-    by lane, as a number for each would take more than the keys. Two sharers of one lane count as one, which does no
-    harm: one of them has its own memory early.
+    `limit / FEW` sharers may have a memory of their own: whoever comes while less than half of these are taken, and who
+    has more than a few keys. The few keys of each other are in one memory for all of them, and go when nobody has more,
+    the oldest first. How many a sharer has there is counted by lane, as a number for each would take more than the
+    keys. Two sharers of one lane count as one, which does no harm: one of them has its own memory early.
     """
 
     __slots__ = (
@@ -124,48 +126,64 @@ class SharedKeys:
     def note(self, sharer: str, name: str, now: float) -> bool:
         """Remember a key; answers whether it is new for this sharer. `now` is in seconds and never goes back."""
         if now >= self._expire_at:
-            self._expire(now)
+            self._expire(now - self._ttl)
+            self._expire_at = now + SWEEP
         own = self._own.get(sharer)
+        if own is None or not own.are_all or len(name) > AS_IT_IS or not name.isascii():
+            return self._note(own, sharer, name, now)
+        # The same as below, for most messages of most services.
+        if name in own.noted and not self._has_expired(name, own, now):
+            return False
+        if self._total >= self._limit:
+            self._make_room()
+        self._total += 1
+        own.noted.add(name)
+        own.keys.append(name)
+        own.times.append(now)
+        return True
+
+    def _note(self, own: _Keys | None, sharer: str, name: str, now: float) -> bool:
+        text = f"{sharer} {name}"
+        whole = text if len(text) <= self._as_it_is and text.isascii() else _digest(text)
         lane = hash(sharer) % LANES
         in_lane = self._in_lane[lane]
-        is_long = len(name) > AS_IT_IS or not name.isascii()
-        key: Key = name
-        if in_lane or own is None or is_long:
-            text = f"{sharer} {name}"
-            whole = text if len(text) <= self._as_it_is and text.isascii() else _digest(text)
-            if in_lane and whole in self._few.noted:
-                return False
-            if own is None and in_lane >= FEW and len(self._own) < self._limit // FEW:
-                own = self._own[sharer] = _Keys()
-            if own is None or is_long:
-                key = whole
+        if in_lane and whole in self._few.noted and not self._has_expired(whole, self._few, now):
+            return False
+        if own is None and self._may_have_its_own(in_lane):
+            own = self._own[sharer] = _Keys(are_all=not in_lane)
+        key = name if own is not None and len(name) <= AS_IT_IS and name.isascii() else whole
+        if own is not None and key in own.noted and not self._has_expired(key, own, now):
+            return False
+        if self._total >= self._limit:
+            self._make_room()
+        self._total += 1
         if own is None:
-            if self._total >= self._limit:
-                self._make_room()
             self._few.add(key, now)
             self._lanes.append(lane)
             self._in_lane[lane] += 1
         else:
-            if own.times and own.times[0] <= now - self._ttl:
-                self._total -= own.expire(now - self._ttl)
-            if key in own.noted:
-                return False
-            if self._total >= self._limit:
-                self._make_room()
             own.add(key, now)
-        self._total += 1
         return True
+
+    def _may_have_its_own(self, in_lane: int) -> bool:
+        most = self._limit // FEW
+        return len(self._own) < (most if in_lane >= FEW else most // 2 if not in_lane else 0)
+
+    def _has_expired(self, key: Key, keys: _Keys, now: float) -> bool:
+        """Whether a key that was found is too old, and has only not been looked at yet."""
+        self._total -= self._expire_few(now - self._ttl) if keys is self._few else keys.expire(now - self._ttl)
+        return key not in keys.noted
 
     def _make_room(self) -> None:
         """Forget one key."""
         self._rounds -= 1
         if self._rounds < 0 or not self._most.keys:
             self._choose()
+        self._total -= 1
         if self._most is self._few:
             self._forget_of_few()
         else:
             self._most.forget_oldest()
-            self._total -= 1
 
     def _choose(self) -> None:
         """Choose who makes room for a while: until another may have an eighth more."""
@@ -177,19 +195,21 @@ class SharedKeys:
     def _forget_of_few(self) -> None:
         self._few.forget_oldest()
         self._in_lane[self._lanes.popleft()] -= 1
-        self._total -= 1
 
-    def _expire(self, now: float) -> None:
-        """Forget what is too old."""
-        through = now - self._ttl
+    def _expire_few(self, through: float) -> int:
+        count = 0
         while self._few.times and self._few.times[0] <= through:
             self._forget_of_few()
+            count += 1
+        return count
+
+    def _expire(self, through: float) -> None:
+        """Forget what is from this time or before it."""
+        self._total -= self._expire_few(through)
         for sharer, own in tuple(self._own.items()):
             self._total -= own.expire(through)
             if not own.keys:
                 del self._own[sharer]
-        oldest = self._few.times[0] if self._few.times else now
-        self._expire_at = min(now + SWEEP, oldest + self._ttl)
 
     def __len__(self) -> int:
         return self._total

@@ -6,6 +6,8 @@ from math import inf
 MESSAGE_BURST = 5
 BYTE_BURST = 4
 """Seconds of a rate that may come at once after a silence."""
+MOST_OWED = 100_000
+"""Acknowledgements that are free, beside the rate."""
 REFUSED_PERIOD = 10.0
 """Seconds in which a client may have a whole burst refused; above: it does not heed what it is told."""
 ROUNDING = 1e-6
@@ -58,13 +60,15 @@ class SenderRate:
     rate algorithm), since there are as many as connections. `now` is in seconds and never goes back.
     """
 
-    __slots__ = ("_bytes_full_at", "_limits", "_messages_full_at", "_refused", "_taken_at")
+    __slots__ = ("_bytes_full_at", "_limits", "_messages_full_at", "_owed", "_refused", "_taken_at")
 
     def __init__(self, limits: SenderLimits) -> None:
         self._limits = limits
         self._messages_full_at = 0.0
         self._bytes_full_at = 0.0
         self._taken_at = 0.0
+        self._owed = 0
+        """Messages that the client was sent and has to acknowledge: as many are free."""
         self._refused: tuple[float, float] = _NEVER
 
     def take(self, size: int, now: float) -> float:
@@ -86,6 +90,11 @@ class SenderRate:
             self._bytes_full_at = bytes_full_at + cost
             self._taken_at = now
             return 0.0
+        if self._owed and (used + cost <= limits.byte_room or used <= ROUNDING):
+            self._owed -= 1
+            self._bytes_full_at = bytes_full_at + cost
+            self._taken_at = now
+            return 0.0
         return max(
             messages_full_at - now - limits.message_room, min(used, used + cost - limits.byte_room), 2 * ROUNDING
         )
@@ -97,12 +106,14 @@ class SenderRate:
         return (self._bytes_full_at - self._taken_at) / seconds if seconds else 0.0
 
     def charge(self, size: int, now: float) -> None:
-        """Count bytes that a request had the service send back, beyond the request's own."""
+        """Count bytes without asking: such as those that a request had the service send back."""
         self._bytes_full_at = max(self._bytes_full_at, now) + size * self._limits.byte_seconds
+        self._taken_at = now
 
     def credit(self) -> None:
         """Count a message that the client owes: its acknowledgement of one that it was sent."""
-        self._messages_full_at -= self._limits.message_seconds
+        if self._owed < MOST_OWED:
+            self._owed += 1
 
     def refused_too_often(self, size: int, now: float) -> bool:
         """Count a message that was refused; return True once a whole burst was refused within ten seconds."""

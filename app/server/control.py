@@ -5,7 +5,10 @@ client that sends faster than it is served, and learns that nobody is there any 
 """
 
 import asyncio
+import fcntl
 import socket
+import sys
+import termios
 from asyncio import selector_events
 from collections import deque
 from collections.abc import Callable, Iterator, Sized
@@ -147,6 +150,14 @@ class Control:
         """How many bytes the client has yet to take."""
         return int(self._transport.get_write_buffer_size())
 
+    def unacknowledged(self) -> int:
+        """Return how many bytes the client's system has yet to take, with those that the kernel holds for it."""
+        sock = self._transport.get_extra_info("socket")
+        held = bytes(4)
+        with suppress(OSError, AttributeError, ValueError):  # it has no such socket, or is closed
+            held = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+        return self.waiting() + int.from_bytes(held, sys.byteorder)
+
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind what was written."""
         if self._begin_close is not None:
@@ -178,18 +189,13 @@ class Control:
         time = self._turns.time
         if not self.inbox:
             self._had_its_turn = False
-            event = await self.inbox.get()
-            if not self._had_its_turn:
-                self._turn_ends = self._turns.first(time())
-                return event
+            await self.inbox.wait()
+            self._turn_ends = await self._turns.next() if self._had_its_turn else self._turns.first(time())
+        elif not self._turn_ends:
+            self._turn_ends = self._turns.first(time())
+        elif time() >= self._turn_ends:
             self._turn_ends = await self._turns.next()
-            return event
-        now = time()
-        if not self._turn_ends:
-            self._turn_ends = self._turns.first(now)
-        elif now >= self._turn_ends:
-            self._turn_ends = await self._turns.next()
-        return await self.inbox.get()
+        return await self.inbox.get()  # at once: who is cancelled while it waits for its turn has taken nothing
 
     def unread(self) -> Iterator[str | bytes]:
         """What the client said and nobody received."""

@@ -12,6 +12,8 @@ from typing import Protocol
 
 RESERVED = 32
 """File descriptors that are kept free of sockets, for HTTP and for what the service opens itself."""
+LAST = 8
+"""The part of these that is kept even from HTTP."""
 HTTP_ROOM = 1000
 """Connections beyond those that may be sockets."""
 
@@ -49,7 +51,10 @@ class HTTPConnections:
         """
         self._idle[connection] = None
         is_one_too_many = is_scarce(number)
-        if is_one_too_many or len(self) + self._sockets() > self._room:
+        # Whoever comes may ask for the service's health, so it goes itself only where there is nothing left.
+        if (is_one_too_many and (len(self._idle) > 1 or is_scarce(number, LAST))) or (
+            len(self) + self._sockets() > self._room
+        ):
             self._shed_oldest()
         return not is_one_too_many
 
@@ -73,11 +78,11 @@ class HTTPConnections:
         connection.abort()
 
 
-def is_scarce(number: int) -> bool:
-    """Return whether file descriptors are so few that one with this number may be no socket's."""
+def is_scarce(number: int, reserved: int = RESERVED) -> bool:
+    """Return whether file descriptors are so few that one with this number is among the `reserved` last."""
     # The kernel gives out the lowest number that is free. The limit may change while the process runs.
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limit != resource.RLIM_INFINITY and number >= limit - min(RESERVED, limit // 2)
+    return limit != resource.RLIM_INFINITY and number >= limit - min(reserved, limit // 2)
 
 
 def raise_descriptor_limit(connections: int) -> None:

@@ -31,14 +31,18 @@ class Inbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def get(self) -> Any:
-        """The next, once it is there."""
+    async def wait(self) -> None:
+        """Return once there is one."""
         while not self._events:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+
+    async def get(self) -> Any:
+        """The next, once it is there."""
+        await self.wait()
         event = self._events.popleft()
         self.bytes -= _size_of(event)
         return event

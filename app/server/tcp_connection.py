@@ -54,6 +54,8 @@ class TCPConnection(TCPServer):
     _is_http = True
     """Whether it is no socket, or none yet."""
     _is_idle = True
+    _may_be_socket = True
+    """Whether there are file descriptors enough for another socket."""
     _held = 0
     """Bytes of the request that is being read."""
 
@@ -67,8 +69,9 @@ class TCPConnection(TCPServer):
             if transport.get_extra_info("ssl_object") is None:
                 self._reader = FirstReader.of(transport)  # at once: it counts what comes from now on
             upgrade = await self._upgrade()
-            if self.config.turns.is_busy:
+            if upgrade is None or self.config.turns.is_busy:
                 await self.config.turns.next()
+            self._may_be_socket = may_be_socket
             if upgrade is not None and may_be_socket:
                 self.become_socket()
                 await self._serve(upgrade)
@@ -84,7 +87,7 @@ class TCPConnection(TCPServer):
         finally:
             if self._is_http:
                 connections.leave(self)
-                self._hold(0)
+                self.config.unfinished.hold(self, 0)
             # It refers to its protocol and that to it; so they would stay until garbage is collected.
             self.protocol = None  # type: ignore[assignment]
             self._reader = None
@@ -102,6 +105,12 @@ class TCPConnection(TCPServer):
         """Answer 503 to an upgrade: file descriptors are too few for another socket."""
         self.config.on_full()
         self.writer.write(FULL)
+
+    def refuses_sockets(self) -> bool:
+        """Return whether no socket may be opened, and count one that is refused for it."""
+        if not self._may_be_socket:
+            self.config.on_full()
+        return not self._may_be_socket
 
     def become_socket(self) -> None:
         """Count this one as a socket from now on: those have bounds of their own."""
@@ -123,6 +132,7 @@ class TCPConnection(TCPServer):
                 while data := await self._read():
                     await protocol.receive(data)
                     first.handled(len(data))
+                    protocol.settle()
                 await protocol.handle(Closed())
         except OSError:
             pass
@@ -177,7 +187,7 @@ class TCPConnection(TCPServer):
             first, self._first = self._first, b""
             await self._handle(first)
         while data := await self._read():
-            if self._is_http and self.config.turns.is_busy:
+            if self._is_http:
                 await self.config.turns.next()
             await self._handle(data)
             if self._reader is not None:
@@ -189,8 +199,10 @@ class TCPConnection(TCPServer):
             self._hold(self._held + len(data))
         await self.protocol.handle(RawData(data))
         inner = getattr(self.protocol, "protocol", None)
-        if isinstance(inner, H2Protocol) and inner.idle and not self._is_idle:
-            await self.protocol_send(Updated(idle=True))  # Hypercorn has it busy until its first stream ends
+        if isinstance(inner, H2Protocol):
+            self._hold(0)  # what its streams hold is theirs to say
+            if inner.idle and not self._is_idle:
+                await self.protocol_send(Updated(idle=True))  # Hypercorn has it busy until its first stream ends
 
     def _hold(self, size: int) -> None:
         if size != self._held:
@@ -208,18 +220,27 @@ class TCPConnection(TCPServer):
         elif self.writer.transport.is_closing():
             return  # asyncio has a line in the log for each write behind the end
         elif self._is_http:
-            try:
-                async with asyncio.timeout(WRITE_TIMEOUT):
-                    await super().protocol_send(event)
-            except TimeoutError:
-                self.config.on_shed("idle")
-                self.abort()
+            await self._answer(event)
         else:
             await super().protocol_send(event)
 
+    async def _answer(self, event: RawData) -> None:
+        """Write a part of an HTTP answer, and count what its client has yet to take."""
+        waiting = len(event.data) + self.writer.transport.get_write_buffer_size()
+        self.config.unfinished.hold(self, self._held + waiting)
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                await super().protocol_send(event)
+        except TimeoutError:
+            self.config.on_shed("idle")
+            self.abort()
+        finally:
+            waiting = 0 if self.writer.transport.is_closing() else self.writer.transport.get_write_buffer_size()
+            self.config.unfinished.hold(self, self._held + waiting)
+
 
 class NotHTTP1(Exception):
-    """A request of another version of HTTP; it is answered."""
+    """A request that is not served, such as one of another version of HTTP; it is answered."""
 
 
 class HTTP1(H11Protocol):
@@ -236,6 +257,9 @@ class HTTP1(H11Protocol):
     async def _check_protocol(self, event: Any) -> None:
         if event.http_version not in (b"1.0", b"1.1"):
             await self._send_error_response(505)
+            raise NotHTTP1
+        if any(name == b"upgrade" for name, _ in event.headers) and self.server_of_it.refuses_sockets():
+            await self._send_error_response(503)
             raise NotHTTP1
 
     async def _create_stream(self, request: Any) -> None:
@@ -279,6 +303,11 @@ class UpgradedProtocol:
         if self._stream is not None:
             await self._stream.handle(Data(stream_id=STREAM_ID, data=data))
             self._head = b""  # it is answered
+
+    def settle(self) -> None:
+        """Count anew what the stream holds, now that what was read is handled."""
+        if self._stream is not None:
+            self._stream.settle()
 
     def take(self, data: bytes) -> bool:
         """The same, done at once; False where that does not go, and `receive` is to be called."""

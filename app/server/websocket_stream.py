@@ -235,12 +235,19 @@ class WebSocketStream(WSStream):
             elif isinstance(event, CloseConnection):
                 await self._handle_close(event)
                 continue  # nothing that counts comes behind it
+            if self._broken:
+                return
             if time() >= ends:
                 self._note_held()
                 ends = await turns.next()
                 if self.closed or self._broken:
                     return
         self._note_held()
+
+    def settle(self) -> None:
+        """Count anew what is held, now that what was read is handled."""
+        if self._incoming is not None and self._incoming.is_holding:
+            self._note_held()
 
     async def _handle_control_frame(self, event: Ping | Pong, now: float) -> None:
         bucket = self._came.control_frames
@@ -318,7 +325,9 @@ class WebSocketStream(WSStream):
     def _let_go(self) -> None:
         """Hold nothing from now on."""
         came, self._incoming = self._incoming, None
-        self._reader = None
+        if self._reader is not None:
+            self._reader.on_pause = None
+            self._reader = None
         self._control.on_drained = None
         if came is not None and came.is_holding:
             self.config.unfinished.hold(self, 0)

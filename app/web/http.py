@@ -21,6 +21,7 @@ JSON = "application/json"
 STATUS = {
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.USER_OFFLINE: 404,
+    ErrorCode.RATE_LIMITED: 429,
     ErrorCode.UNAVAILABLE: 503,
     ErrorCode.INTERNAL: 500,
 }

@@ -291,6 +291,10 @@ class MessageOutlet:
         """What is queued."""
         return self._bytes
 
+    def unacknowledged(self) -> int:
+        """What is queued; the server has the rest."""
+        return self._bytes
+
     def close(self, code: int, reason: str) -> None:
         """Have `run` close the socket when all is sent."""
         self._closing = (code, reason)

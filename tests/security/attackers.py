@@ -33,7 +33,7 @@ DIGITS = string.digits + string.ascii_lowercase
 
 
 class Attack:
-    """What an attacker is told, and what it counts."""
+    """An attack under way: its orders, and its counts."""
 
     def __init__(self, port: int, seconds: float, connections: int, rest: float, type: str, messages: int) -> None:
         self.port = port
@@ -236,12 +236,12 @@ async def deep_texts(attack: Attack) -> None:
 
 
 async def deep_deflated(attack: Attack) -> None:
-    """The same, compressed to a thousandth."""
+    """Deep brackets before an unending string, compressed to a thousandth."""
     await _send_each(attack, deflated(brackets()), deflate=True)
 
 
 async def deep_posts(attack: Attack) -> None:
-    """The same over HTTP."""
+    """Deep brackets before an unending string, over HTTP."""
     data = post(brackets())
 
     async def send(attack: Attack, _: int) -> None:

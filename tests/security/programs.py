@@ -26,8 +26,9 @@ AFTER = 20
 """Messages that must come once the attack is over."""
 WORST = 1.0
 """Seconds that an innocent message, or its `ack`, may take at the most: what a user notices."""
-P99_FACTOR, P99_FLOOR = 5.0, 0.05
-"""How much longer than without an attack 99 of 100 messages may take, and the seconds that are always allowed."""
+P99_FACTOR, P99_FLOOR = 5.0, 0.2
+"""How much longer than without an attack 99 of 100 messages may take, and the seconds that are always allowed: 12 to
+60 ms were measured on two cores, and up to 115 ms where these had other work, since a single delay is the hundredth."""
 DOOR = 2.0
 """Seconds that a newcomer may wait for its welcome."""
 SECONDS = 3.0
@@ -114,12 +115,12 @@ class Outcome(NamedTuple):
     def __str__(self) -> str:
         return f"quiet: {self.quiet}\nattacked: {self.attacked}\nattacker: {dict(self.counts)}"
 
-    def is_harmless(self, p99_floor: float = P99_FLOOR) -> None:
+    def is_harmless(self) -> None:
         """Assert that the innocents lost nothing and waited no longer than a user would bear."""
         print(self)
         assert self.attacked.whole, self
         assert self.attacked.worst < WORST, self
-        assert self.attacked.p99 < max(P99_FACTOR * self.quiet.p99, p99_floor), self
+        assert self.attacked.p99 < max(P99_FACTOR * self.quiet.p99, P99_FLOOR), self
         assert self.attacked.worst_door < DOOR, self
 
 

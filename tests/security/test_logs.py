@@ -32,7 +32,7 @@ async def entries_of(server: Server) -> Counter[str]:
 
 @pytest.mark.parametrize("cause", CAUSES)
 async def test_repeated_cause_is_logged_once_a_second(cause: str) -> None:
-    """Whatever an attacker repeats, the log has about one line a second of it."""
+    """An attacker that repeats itself adds about one line a second to the log."""
     async with Server(**KEPT, **HANDLERS) as server:
         loop = asyncio.get_running_loop()
         began = loop.time()

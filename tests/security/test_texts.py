@@ -39,8 +39,7 @@ async def test_bombs_delay_nobody() -> None:
     async with Server(**KEPT) as server, innocents(server) as (innocent, quiet):
         outcome = await attack_beside(innocent, quiet, "bombs", server, connections=10)
         assert outcome.counts["opened"] >= 10, outcome
-        # To read one of these takes 5 ms and cannot be interrupted; p99 is 40 to 60 ms where ten send what they may.
-        outcome.is_harmless(p99_floor=0.15)
+        outcome.is_harmless()
 
 
 async def test_hostile_text_from_the_topic_delays_nobody(pubsub_server: PubSubServer) -> None:

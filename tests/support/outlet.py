@@ -30,6 +30,9 @@ class FakeOutlet:
     def waiting(self) -> int:
         return self.untaken
 
+    def unacknowledged(self) -> int:
+        return self.untaken
+
     def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)
 

@@ -12,6 +12,7 @@ import pytest
 
 from app.connection import Connection
 from app.core.channels import POSITION_BYTES
+from app.core.rate import SenderRate
 from app.core.router import Rules
 from app.hub import Hub
 from app.protocol import codec
@@ -278,3 +279,22 @@ async def test_who_has_gone_is_not_waited_for_when_the_instance_ends() -> None:
         assert stays.closed == (1012, "service restart")
         hub.disconnect(connection)
         await soon(hub.gone(), 0.5)
+
+
+async def test_message_for_a_handler_is_read_and_charged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_hub(custom=frozenset({"slow"})) as hub:
+        connection = hub.connect(None, None, outlet=FakeOutlet())
+        taken: list[int] = []
+
+        def take(_rate: SenderRate, size: int, _now: float) -> float:
+            taken.append(size)
+            return 0.0
+
+        monkeypatch.setattr(SenderRate, "take", take)
+        read = counted(monkeypatch, "decode")
+        text = '{"type":"slow"}'
+        assert not hub.receive_at_once(connection, text)
+        await hub.receive(connection, text)
+        assert (len(read), taken) == (1, [len(text)])
+        await hub.receive(connection, text)  # another of the same words is another message
+        assert (len(read), taken) == (2, [len(text)] * 2)

@@ -72,6 +72,9 @@ class Client:
     def waiting(self) -> int:
         return len(self.backlog)
 
+    def unacknowledged(self) -> int:
+        return self.waiting()
+
     def close(self, _code: int, _reason: str) -> None:
         asyncio.get_running_loop().call_soon(self.end)
 

@@ -149,6 +149,7 @@ def test_no_entry_is_known_a_moment_longer_than_its_time() -> None:
     assert not keys.note("bob", "1", now=599.9)
     assert keys.note("ann", str(FEW), now=600)
     assert keys.note("bob", "1", now=600)
+    assert (keys.note("ann", str(FEW), now=601), keys.note("bob", "1", now=601)) == (False, False)
     assert len(keys) == 3
 
 
@@ -186,11 +187,12 @@ def test_it_agrees_with_a_plain_memory_where_nothing_is_pushed_out(
             while model and now - next(iter(model.values())) >= 10:
                 model.popitem(last=False)
             is_new = keys.note(str(sharer), str(name), now)
-            if (sharer, name) not in model:
-                assert is_new
+            if is_new:
+                assert pushed_out or (sharer, name) not in model
                 model[sharer, name] = now
-            elif is_new:
-                assert pushed_out
+                model.move_to_end((sharer, name))
+            else:
+                assert (sharer, name) in model
             pushed_out |= len(model) > limit
             assert len(keys) <= limit
             assert len(keys) == len(keys._few.keys) + sum(len(own.keys) for own in keys._own.values())

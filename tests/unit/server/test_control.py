@@ -15,6 +15,7 @@ from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
 from app.sending import to_many
 from app.server.control import MAX_WAITING, Control
+from app.server.turns import Turns
 from tests.support.deadline import soon, until
 
 HELLO = Frame(b'"hello"')
@@ -408,3 +409,29 @@ async def test_who_has_closed_by_itself_can_be_cut(ends: Ends) -> None:
     assert await end.has_read(*BIG)
     await until(lambda: end.transport._loop is None)  # type: ignore[attr-defined]
     end.connection.cut()
+
+
+async def test_message_whose_reader_is_cancelled_while_it_waits_for_a_turn_is_still_heard() -> None:
+    """A client that says much and goes is heard to its end, in order."""
+    turns = Turns()
+    control = Control(None, lambda _code, _reason: None, turns)
+    control.limit()
+    heard: list[str] = []
+    ends = iter([0.0, *[100.0] * 100])
+    turns.time = lambda: next(ends)  # the first text takes the whole turn
+
+    def hear(text: str) -> bool:
+        heard.append(text)
+        return True
+
+    control.on_text = hear
+    reading = asyncio.create_task(control.receive())
+    await asyncio.sleep(0)
+    assert control.pass_on(["1", "2", "3", "4"])
+    waiting = [asyncio.create_task(turns.next()) for _ in range(10)]
+    await asyncio.sleep(0)  # it is woken, and asks for its turn
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.gather(reading, *waiting, return_exceptions=True)
+    heard += [str(text) for text in control.unread()]
+    assert heard == ["1", "2", "3", "4"]

@@ -79,3 +79,14 @@ def test_limit_is_raised_as_far_as_the_system_lets(monkeypatch: pytest.MonkeyPat
         raise_descriptor_limit(10_000)
     wanted = 10_000 + 2 * RESERVED
     assert given == [(4096, 4096), (wanted, 10**6), (wanted, resource.RLIM_INFINITY)]
+
+
+def test_only_connection_that_asks_is_served_from_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets hold all descriptors but the reserve: whoever asks for the health is served, up to the last few."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    connections = HTTPConnections(10_000, lambda: 990, int)
+    probe, last = Connection(), Connection()
+    assert not connections.join(probe, 1024 - RESERVED)
+    connections.set_busy(probe, busy=True)
+    connections.join(last, 1023)
+    assert (probe.is_cut, last.is_cut) == (False, True)
