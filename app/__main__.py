@@ -10,7 +10,7 @@ from app.bootstrap import create_app
 from app.fanout import FanoutStartError
 from app.hub import Hub
 from app.logs import OncePerSecond, configure
-from app.memory import collecting_seldom, tidy_up
+from app.memory import collecting_seldom, keep_large_pieces_apart, tidy_up
 from app.sending import SendToEach, to_many
 from app.server import Guards, Unfinished, serve
 from app.settings import Settings, SettingsError, unknown_variables
@@ -47,6 +47,7 @@ def _serve() -> int:
     for sentence in unknown_variables(os.environ):
         logger.warning(sentence)
     try:
+        keep_large_pieces_apart()
         with collecting_seldom(), to_many() as send_to_each:
             return asyncio.run(run(settings, send_to_each, lines))
     except OSError as error:

@@ -87,7 +87,7 @@ def create_app(
         ),
         include_user_props=settings.include_user_props,
         fanout=fanout or _make_fanout(settings, instance_id, metrics, clock),
-        handlers=Handlers(handlers, metrics),
+        handlers=Handlers(handlers, metrics, max_bytes=settings.max_unfinished_bytes // 2),
         metrics=metrics,
         clock=clock,
         options=_shown_options(settings, handlers),

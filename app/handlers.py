@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 HANDLER_TIMEOUT = 30.0
 FINISH_TIMEOUT = 1.0
+COPIES = 3
+"""How often a message is in memory while it is handled: as text, as bytes, and as the handler's object."""
 MAX_THREADS = 32
 """Plain functions that run at the same time; more wait, and their wait counts towards the timeout."""
 
@@ -28,21 +31,50 @@ Handler = Callable[["Connection", dict[str, Any], "MessageDirector"], Any]
 class Handlers:
     """The handlers by message type. Coroutine functions run on the event loop, plain ones in a worker thread."""
 
-    def __init__(self, handlers: Mapping[str, Handler], metrics: Metrics, timeout: float = HANDLER_TIMEOUT) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        metrics: Metrics,
+        timeout: float = HANDLER_TIMEOUT,
+        max_bytes: int = sys.maxsize,
+    ) -> None:
+        """Take handlers by type; `max_bytes` bounds the messages that are handled at the same time."""
         self._handlers = dict(handlers)
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._metrics = metrics
         self._timeout = timeout
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="handler")
         self._tasks = TaskOwner(MessageError)
 
     async def call(
-        self, type: str, connection: "Connection", message: dict[str, Any], director: "MessageDirector"
+        self,
+        type: str,
+        connection: "Connection",
+        message: Callable[[], dict[str, Any]],
+        director: "MessageDirector",
+        size: int = 0,
     ) -> None:
-        """Run the handler of this type to its end. Raises MessageError `handler_failed`, without what went wrong.
+        """Run the handler of this type to its end. `message` makes what it is handed; that is of `size` bytes.
 
-        A handler goes on when its client leaves meanwhile: what it does for others shall not be left half done.
+        A handler goes on when its client leaves meanwhile: what it does for others shall not be left half done. So its
+        message counts until it ends, whatever becomes of the client. Raises MessageError: `handler_failed`, without
+        what went wrong, and `unavailable` where too much is being handled.
         """
-        await asyncio.shield(self._tasks.start(self._run(type, connection, message, director)))
+        size *= COPIES
+        if self._bytes + size > self._max_bytes:
+            raise MessageError(ErrorCode.UNAVAILABLE, "too many messages are being handled; try again")
+        self._bytes += size
+        try:
+            task = self._tasks.start(self._run(type, connection, message(), director))
+        except BaseException:
+            self._bytes -= size
+            raise
+        task.add_done_callback(lambda _: self._release(size))
+        await asyncio.shield(task)
+
+    def _release(self, size: int) -> None:
+        self._bytes -= size
 
     async def _run(
         self, type: str, connection: "Connection", message: dict[str, Any], director: "MessageDirector"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from app.arrival import Arrival
@@ -406,7 +407,8 @@ class Hub:
     async def _call_handler(self, connection: Connection, message: Message, shown: Json | str) -> None:
         self.metrics.received.inc()
         try:
-            await self._handlers.call(message.type, connection, codec.to_object(message), self.director)
+            made = partial(codec.to_object, message)
+            await self._handlers.call(message.type, connection, made, self.director, len(shown))
             if message.ack_id is not None:
                 self._reply(connection, message.ack_id, id=message.id)
         except Exception as error:

@@ -23,6 +23,10 @@ GROWTH = 2
 """All is looked at when this times as much is in use as there was at least since the last time."""
 TIDY_EVERY = 60.0
 """Seconds. It takes milliseconds; where all is looked at, as long as that always takes."""
+M_MMAP_THRESHOLD = -3
+"""Of malloc.h."""
+LARGE = 128 * 1024
+"""Bytes: glibc's own threshold, before it learns."""
 LOOK_AT_ALL_AFTER = 60
 """Times that it was tidied up: then all is looked at in any case, since not all that garbage may hold is counted."""
 
@@ -56,6 +60,18 @@ def trimmer() -> Callable[[], object] | None:
         trim.argtypes = (ctypes.c_size_t,)
         return lambda: trim(0)
     return None
+
+
+def keep_large_pieces_apart() -> None:
+    """Have the C library give back to the system at once what is as large as messages can be.
+
+    By itself it learns from the first that is freed to keep those, too; then a flood of them leaves holes that are
+    several times what was ever in use.
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415  # as above
+
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 async def tidy_up(every: float = TIDY_EVERY) -> None:

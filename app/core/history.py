@@ -100,11 +100,11 @@ class Log(Generic[T]):
     """The last message that is gone, of the same keys."""
     stream: Stream = EVERYONE
     owner: "Owner[T] | None" = None
-    """Who began the stream; None: nobody whose share is looked at."""
+    """The sender that began the stream; None: nobody whose share is looked at."""
     bytes: int = 0
-    """What it takes, with its messages."""
+    """Bytes that it takes, with its messages."""
     bound: int = 0
-    """What it took when it was ranked, or up to an eighth more; below that it needs no other rank."""
+    """The bytes that it took when it was ranked, or up to an eighth more; below that it needs no other rank."""
     rank: int = 0
     """The number of its place in the rankings; 0: it has none."""
 
@@ -182,7 +182,7 @@ class Owner(Ranking[T]):
         super().__init__()
         self.name = name
         self.bytes = 0
-        """What these streams take."""
+        """Bytes that these streams take."""
 
 
 class History(Generic[T]):

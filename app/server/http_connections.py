@@ -12,8 +12,6 @@ from typing import Protocol
 
 RESERVED = 32
 """File descriptors that are kept free of sockets, for HTTP and for what the service opens itself."""
-LAST = 8
-"""The part of these that is kept even from HTTP."""
 HTTP_ROOM = 1000
 """Connections beyond those that may be sockets."""
 
@@ -51,10 +49,8 @@ class HTTPConnections:
         """
         self._idle[connection] = None
         is_one_too_many = is_scarce(number)
-        # Whoever comes may ask for the service's health, so it goes itself only where there is nothing left.
-        if (is_one_too_many and (len(self._idle) > 1 or is_scarce(number, LAST))) or (
-            len(self) + self._sockets() > self._room
-        ):
+        # Whoever comes may ask for the service's health, so a few may come before the oldest has to go.
+        if (is_one_too_many and is_scarce(number, RESERVED // 2)) or len(self) + self._sockets() > self._room:
             self._shed_oldest()
         return not is_one_too_many
 

@@ -8,6 +8,8 @@ import errno
 import socket
 from time import monotonic
 
+from app.server.http_connections import is_scarce
+
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 0.9
 """Seconds without another try; asyncio's own comes after a second."""
@@ -17,6 +19,8 @@ class ListeningSocket(socket.socket):
     """Fails once where there is no file descriptor, and then has nobody to accept for a while."""
 
     _paused_until = 0.0
+    _is_enough = False
+    """Whether the next try finds nobody: where descriptors are scarce, whoever is idle has to go first."""
 
     @classmethod
     def of(cls, sock: socket.socket) -> "ListeningSocket":
@@ -25,10 +29,13 @@ class ListeningSocket(socket.socket):
 
     def accept(self) -> tuple[socket.socket, object]:
         """Accept a connection, as the socket's own. Raises BlockingIOError while it pauses."""
-        if self._paused_until and monotonic() < self._paused_until:
+        if self._is_enough or (self._paused_until and monotonic() < self._paused_until):
+            self._is_enough = False
             raise BlockingIOError
         try:
-            return super().accept()
+            accepted = super().accept()
+            self._is_enough = is_scarce(accepted[0].fileno())
+            return accepted
         except OSError as error:
             if error.errno in OUT_OF_DESCRIPTORS:
                 self._paused_until = monotonic() + PAUSE

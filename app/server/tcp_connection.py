@@ -27,6 +27,8 @@ FIRST_WORD = 0.2
 """Seconds. Who says nothing for longer is idle, which is Hypercorn's to end."""
 
 
+COPIES = 2
+"""How often a request's body is in memory while it comes: as it was read, and as Quart keeps it."""
 WRITE_TIMEOUT = 20.0
 """Seconds in which a client takes a part of an HTTP answer; then it is cut."""
 NO_ROOM = b'{"error":"the instance has no room for another connection"}'
@@ -69,6 +71,8 @@ class TCPConnection(TCPServer):
             if transport.get_extra_info("ssl_object") is None:
                 self._reader = FirstReader.of(transport)  # at once: it counts what comes from now on
             upgrade = await self._upgrade()
+            if upgrade is None:
+                self._hold(COPIES * len(self._first))  # it may wait for long
             if upgrade is None or self.config.turns.is_busy:
                 await self.config.turns.next()
             self._may_be_socket = may_be_socket
@@ -87,7 +91,7 @@ class TCPConnection(TCPServer):
         finally:
             if self._is_http:
                 connections.leave(self)
-                self.config.unfinished.hold(self, 0)
+                self.config.unfinished.hold(self, 0, is_request=True)
             # It refers to its protocol and that to it; so they would stay until garbage is collected.
             self.protocol = None  # type: ignore[assignment]
             self._reader = None
@@ -124,6 +128,7 @@ class TCPConnection(TCPServer):
         try:
             async with TaskGroup(self.loop) as group:
                 protocol = UpgradedProtocol(self, group, self._first)
+                first.handled(len(self._first))
                 self.protocol = protocol  # type: ignore[assignment]  # it is asked for the same
                 self._first = b""
                 await protocol.begin(upgrade, first)
@@ -172,7 +177,6 @@ class TCPConnection(TCPServer):
         except asyncio.CancelledError:
             await self._close()
             raise
-        self._reader.handled(len(self._first))
         return upgrade_in(self._first, self.config.h11_max_incomplete_size)
 
     async def _read(self) -> bytes:
@@ -185,7 +189,10 @@ class TCPConnection(TCPServer):
         """Read what is no upgrade that came whole, and have it handled in fair turns."""
         if self._first:
             first, self._first = self._first, b""
+            self._held = 0
             await self._handle(first)
+            if self._reader is not None:
+                self._reader.handled(len(first))
         while data := await self._read():
             if self._is_http:
                 await self.config.turns.next()
@@ -196,7 +203,7 @@ class TCPConnection(TCPServer):
 
     async def _handle(self, data: bytes) -> None:
         if self._is_http:
-            self._hold(self._held + len(data))
+            self._hold(self._held + COPIES * len(data))
         await self.protocol.handle(RawData(data))
         inner = getattr(self.protocol, "protocol", None)
         if isinstance(inner, H2Protocol):
@@ -207,7 +214,7 @@ class TCPConnection(TCPServer):
     def _hold(self, size: int) -> None:
         if size != self._held:
             self._held = size
-            self.config.unfinished.hold(self, size)
+            self.config.unfinished.hold(self, size, is_request=True)
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
@@ -227,7 +234,7 @@ class TCPConnection(TCPServer):
     async def _answer(self, event: RawData) -> None:
         """Write a part of an HTTP answer, and count what its client has yet to take."""
         waiting = len(event.data) + self.writer.transport.get_write_buffer_size()
-        self.config.unfinished.hold(self, self._held + waiting)
+        self.config.unfinished.hold(self, self._held + waiting, is_request=True)
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
                 await super().protocol_send(event)
@@ -236,7 +243,7 @@ class TCPConnection(TCPServer):
             self.abort()
         finally:
             waiting = 0 if self.writer.transport.is_closing() else self.writer.transport.get_write_buffer_size()
-            self.config.unfinished.hold(self, self._held + waiting)
+            self.config.unfinished.hold(self, self._held + waiting, is_request=True)
 
 
 class NotHTTP1(Exception):

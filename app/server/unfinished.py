@@ -25,27 +25,36 @@ class Holder(Protocol):
 
 
 class Unfinished:
-    """What all connections hold, in bytes. Above `limit` whoever holds most is ended first."""
+    """What all connections hold, in bytes.
+
+    Above `limit` whoever holds most is ended first: of the sockets where these hold more than the others do, else of
+    the others. So a flood of requests ends no sockets, and one of messages no requests.
+    """
 
     def __init__(self, limit: int, on_shed: Callable[[], object]) -> None:
         self._limit = limit
         self._on_shed = on_shed
-        self._held: Largest[Holder] = Largest()
+        self._sockets: Largest[Holder] = Largest()
+        self._requests: Largest[Holder] = Largest()
 
     @property
     def bytes(self) -> int:
         """What all of them hold."""
-        return self._held.total
+        return self._sockets.total + self._requests.total
 
-    def hold(self, holder: Holder, size: int) -> None:
-        """Note that a connection holds so many bytes now."""
+    def hold(self, holder: Holder, size: int, *, is_request: bool = False) -> None:
+        """Note that a connection holds so many bytes now: for a socket, or for a request."""
         if size < NOTED_FROM:
             size = 0
-        before = self._held.of(holder)
+        held = self._requests if is_request else self._sockets
+        before = held.of(holder)
         if size == before:
             return
-        self._held.add(holder, size - before)
-        while self._held.total > self._limit and (largest := self._held.top()) is not None:
-            self._held.add(largest, -self._held.of(largest))
+        held.add(holder, size - before)
+        while self.bytes > self._limit:
+            larger = max(self._sockets, self._requests, key=lambda kind: kind.total)
+            largest = larger.top()
+            assert largest is not None  # noqa: S101  # what holds more than nothing has a largest
+            larger.add(largest, -larger.of(largest))
             self._on_shed()
             largest.shed()

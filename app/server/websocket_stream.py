@@ -238,6 +238,7 @@ class WebSocketStream(WSStream):
             if self._broken:
                 return
             if time() >= ends:
+                del event  # it may be large, and the wait long
                 self._note_held()
                 ends = await turns.next()
                 if self.closed or self._broken:
@@ -292,12 +293,10 @@ class WebSocketStream(WSStream):
             data = whole.decode() if is_text else bytes(whole)
         elif not is_text:
             data = bytes(data)
-        message = {
-            "type": "websocket.receive",
-            "text": data if is_text else None,
-            "bytes": None if is_text else data,
-        }
-        await self.app_put(message)  # type: ignore[misc]
+        await self.app_put(  # type: ignore[misc]
+            {"type": "websocket.receive", "text": data if is_text else None, "bytes": None if is_text else data}
+        )
+        del data
         await self._control.passed_on()
 
     def _count_part(self, event: Message[Any], time: Callable[[], float]) -> None:
@@ -341,6 +340,7 @@ class WebSocketStream(WSStream):
         """Let go of all that came in, and close: what all connections hold is too much, and this one holds most."""
         self._broken = True  # what else it sends is not read
         self._incoming = None
+        self._forget_parser()  # it keeps the last that it parsed
         self._control.on_drained = None
         self._control.drop_waiting()
         if self._deflate is not None:

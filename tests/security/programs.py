@@ -141,7 +141,8 @@ async def attack_beside(innocent: Innocent, quiet: Report, name: str, server: Se
 def log_entries(log: str) -> list[str]:
     """The entries of a log, each with the lines of its traceback."""
     starts = [found.start() for found in _ENTRY.finditer(log)]
-    return [log[start:end] for start, end in zip(starts, [*starts[1:], len(log)], strict=True)]
+    ends = [*starts[1:], len(log)] if starts else []
+    return [log[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 class PeakMemory:

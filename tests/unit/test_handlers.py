@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from app.handlers import Handlers
+from app.handlers import COPIES, Handlers
 from app.metrics import Metrics
-from app.protocol.errors import MessageError
+from app.protocol.errors import ErrorCode, MessageError
 
 NOBODY: Any = None
 
 
 async def call(handlers: Handlers, kind: str) -> None:
-    await handlers.call(kind, NOBODY, {}, NOBODY)
+    await handlers.call(kind, NOBODY, dict, NOBODY)
 
 
 async def test_one_that_does_not_end_is_given_up() -> None:
@@ -66,4 +66,26 @@ async def test_it_goes_on_when_its_caller_is_gone() -> None:
     released.set()
     async with asyncio.timeout(5):
         await ended.wait()
+    await handlers.close()
+
+
+async def test_messages_in_hand_are_bounded_also_of_clients_that_have_gone() -> None:
+    """A handler that goes on when its client has gone keeps its message."""
+    goes_on = asyncio.Event()
+
+    async def slow(_connection: object, _message: object, _director: object) -> None:
+        await goes_on.wait()
+
+    handlers = Handlers({"slow": slow}, Metrics(), max_bytes=COPIES * 1000)
+    gone = asyncio.create_task(handlers.call("slow", NOBODY, dict, NOBODY, 600))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(MessageError) as raised:
+        await handlers.call("slow", NOBODY, dict, NOBODY, 600)
+    assert raised.value.code is ErrorCode.UNAVAILABLE
+    small = asyncio.create_task(handlers.call("slow", NOBODY, dict, NOBODY, 400))
+    await asyncio.sleep(0)
+    goes_on.set()
+    await small
+    await handlers.call("slow", NOBODY, dict, NOBODY, 1000)
     await handlers.close()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core import deduplication as module
-from app.core.deduplication import AS_IT_IS, FEW, Deduplicator, RecentKeys, SharedKeys
+from app.core.deduplication import AS_IT_IS, FEW, SWEEP, Deduplicator, RecentKeys, SharedKeys
 
 
 def test_a_key_is_new_once() -> None:
@@ -126,8 +126,10 @@ def test_where_nobody_has_many_the_oldest_goes() -> None:
     for number in range(LIMIT + 10):
         noted(keys, f"sender{number}", 0)
     assert len(keys) == LIMIT
-    assert all(noted(keys, f"sender{number}", 0) for number in range(10, LIMIT + 10))
-    assert not noted(keys, "sender5", 0)
+    own = len(keys._own)  # the first that came have their own memory, and keep what they have
+    assert own == LIMIT // FEW // 2
+    assert all(noted(keys, f"sender{number}", 0) for number in (*range(own), *range(own + 10, LIMIT + 10)))
+    assert not any(noted(keys, f"sender{number}", 0) for number in range(own, own + 10))
 
 
 def test_own_memories_are_as_many_as_can_be_filled() -> None:
@@ -139,8 +141,11 @@ def test_own_memories_are_as_many_as_can_be_filled() -> None:
     assert sum(keys._in_lane) == len(keys._lanes) == len(keys._few.keys) == len(keys._few.noted)
 
 
-def test_no_entry_is_known_a_moment_longer_than_its_time() -> None:
+@pytest.mark.parametrize("others", [0, LIMIT // FEW // 2])
+def test_no_entry_is_known_a_moment_longer_than_its_time(others: int) -> None:
     keys = shared()
+    for number in range(others):  # those who come behind them have their own memory late, or never
+        noted(keys, f"other{number}", 0)
     for number in range(FEW + 1):
         keys.note("ann", str(number), now=0)
     keys.note("bob", "1", now=0)
@@ -162,18 +167,19 @@ def test_what_is_too_old_goes_also_of_who_sends_nothing_any_more() -> None:
     keys.note("other", "2", now=600 + FEW + 10)
     assert len(keys) == 2 * FEW - 9
     keys.note("other", "3", now=600 + 3 * FEW)
-    assert (len(keys), keys._own) == (3, {})
+    assert (len(keys), [*keys._own]) == (3, ["other"])
     keys.note("other", "4", now=1400)
-    assert (len(keys), sum(keys._in_lane)) == (1, 1)
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 2**16])
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20), st.sampled_from([0, 0, 0, 0.5, 2, 9]))),
-    st.sampled_from([3, 8, 20, 1000]),
+    st.sampled_from([3, 8, 20, 80, 1000]),
+    st.booleans(),
 )
 def test_it_agrees_with_a_plain_memory_where_nothing_is_pushed_out(
-    lanes: int, taken: list[tuple[int, int, float]], limit: int
+    lanes: int, taken: list[tuple[int, int, float]], limit: int, others: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FEW", 2)
@@ -181,7 +187,11 @@ def test_it_agrees_with_a_plain_memory_where_nothing_is_pushed_out(
         keys = SharedKeys(ttl=10, limit=limit)
         model: OrderedDict[tuple[int, int], float] = OrderedDict()
         now = 0.0
+        noted_at: list[float] = []
         pushed_out = False
+        for number in range(limit // 4 * others):  # whoever comes behind them has no memory of its own at once
+            keys.note(f"other{number}", "", now)
+            noted_at.append(now)
         for sharer, name, pause in taken:
             now += pause
             while model and now - next(iter(model.values())) >= 10:
@@ -193,7 +203,8 @@ def test_it_agrees_with_a_plain_memory_where_nothing_is_pushed_out(
                 model.move_to_end((sharer, name))
             else:
                 assert (sharer, name) in model
-            pushed_out |= len(model) > limit
+            noted_at += [now] * is_new
+            pushed_out |= sum(now - time < 10 + SWEEP for time in noted_at) > limit
             assert len(keys) <= limit
             assert len(keys) == len(keys._few.keys) + sum(len(own.keys) for own in keys._own.values())
             assert sum(keys._in_lane) == len(keys._lanes) == len(keys._few.keys)

@@ -64,8 +64,10 @@ def test_descriptors_are_scarce_near_the_limit(monkeypatch: pytest.MonkeyPatch) 
     assert is_scarce(1024 - RESERVED)
     connections = HTTPConnections(100, lambda: 0, int)
     old, new = Connection(), Connection()
-    connections.join(old, 10)
-    connections.join(new, 1024 - RESERVED)
+    assert connections.join(old, 10)
+    assert not connections.join(new, 1024 - RESERVED)
+    assert (old.is_cut, new.is_cut) == (False, False)
+    connections.join(Connection(), 1024 - RESERVED // 2)
     assert (old.is_cut, new.is_cut) == (True, False)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert not is_scarce(10**9)
@@ -81,12 +83,13 @@ def test_limit_is_raised_as_far_as_the_system_lets(monkeypatch: pytest.MonkeyPat
     assert given == [(4096, 4096), (wanted, 10**6), (wanted, resource.RLIM_INFINITY)]
 
 
-def test_only_connection_that_asks_is_served_from_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sockets hold all descriptors but the reserve: whoever asks for the health is served, up to the last few."""
+def test_health_is_asked_for_within_the_reserve_where_sockets_hold_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     connections = HTTPConnections(10_000, lambda: 990, int)
-    probe, last = Connection(), Connection()
-    assert not connections.join(probe, 1024 - RESERVED)
-    connections.set_busy(probe, busy=True)
-    connections.join(last, 1023)
-    assert (probe.is_cut, last.is_cut) == (False, True)
+    probe, others = Connection(), [Connection() for _ in range(RESERVED // 2 - 1)]
+    for number, connection in enumerate((probe, *others)):
+        assert not connections.join(connection, 1024 - RESERVED + number)
+    assert not any(connection.is_cut for connection in (probe, *others))
+    last = Connection()
+    connections.join(last, 1024 - RESERVED // 2)
+    assert (probe.is_cut, last.is_cut) == (True, False)

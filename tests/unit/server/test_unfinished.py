@@ -33,6 +33,22 @@ def test_whoever_holds_most_goes_first() -> None:
     assert budget.bytes == 120_000
 
 
+def test_flood_of_requests_ends_no_sockets_and_the_other_way_round() -> None:
+    budget = Unfinished(1_000_000, int)
+    socket, requests = Client(budget), [Client(budget) for _ in range(20)]
+    socket.hold(200_000)
+    for request in requests:
+        budget.hold(request, 100_000, is_request=True)
+    assert not socket.is_shed
+    assert sum(request.is_shed for request in requests) == 12
+    sockets = [Client(budget) for _ in range(20)]
+    socket.hold(0)
+    for each in sockets:
+        each.hold(60_000)
+    assert sum(request.is_shed for request in requests) == 15
+    assert sum(each.is_shed for each in sockets) == 12
+
+
 def test_little_does_not_count() -> None:
     budget = Unfinished(100, int)
     client = Client(budget)
