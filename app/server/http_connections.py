@@ -12,6 +12,8 @@ from typing import Protocol
 
 RESERVED = 32
 """File descriptors that are kept free of sockets, for HTTP and for what the service opens itself."""
+AT_ONCE = 8
+"""Connections that are cut at once where descriptors run out."""
 HTTP_ROOM = 1000
 """Connections beyond those that may be sockets."""
 
@@ -49,8 +51,11 @@ class HTTPConnections:
         """
         self._idle[connection] = None
         is_one_too_many = is_scarce(number)
-        # Whoever comes may ask for the service's health, so a few may come before the oldest has to go.
-        if (is_one_too_many and is_scarce(number, RESERVED // 2)) or len(self) + self._sockets() > self._room:
+        # Whoever comes may ask for the service's health, so a few may come before the oldest have to go. Then several
+        # go: the kernel gives the lowest number that is free, so this one was the last of a full row.
+        if is_one_too_many and is_scarce(number, RESERVED // 2):
+            self.make_room()
+        elif len(self) + self._sockets() > self._room:
             self._shed_oldest()
         return not is_one_too_many
 
@@ -67,6 +72,11 @@ class HTTPConnections:
         """Forget a connection: it is a socket now, or is gone."""
         self._idle.pop(connection, None)
         self._busy.discard(connection)
+
+    def make_room(self) -> None:
+        """Cut some of those that have been idle for longest, because file descriptors run out."""
+        for _ in range(min(AT_ONCE, len(self._idle))):
+            self._shed_oldest()
 
     def _shed_oldest(self) -> None:
         connection, _ = self._idle.popitem(last=False)

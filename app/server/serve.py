@@ -74,7 +74,7 @@ async def serve(
             guards.max_sockets + HTTP_ROOM, guards.sockets, partial(guards.on_shed, "crowded")
         )
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_Reports())
+    loop.set_exception_handler(_Reports(config.http_connections))
     drained = asyncio.Event()
 
     async def drain() -> None:
@@ -102,9 +102,13 @@ async def serve(
 
 
 class _Reports:
-    """Makes one log line of what asyncio reports each second: that it cannot accept, for want of descriptors."""
+    """Makes one log line of what asyncio reports each second: that it cannot accept, for want of descriptors.
 
-    def __init__(self) -> None:
+    Until its next try, connections that say nothing make room.
+    """
+
+    def __init__(self, connections: HTTPConnections) -> None:
+        self._connections = connections
         self._say_at = 0.0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -115,6 +119,7 @@ class _Reports:
         if loop.time() >= self._say_at:
             logger.error("accepting pauses: %s; connections that say nothing make room", error.strerror)
         self._say_at = loop.time() + QUIET
+        self._connections.make_room()
 
 
 def _ignore_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -225,8 +225,17 @@ class WebSocketStream(WSStream):
 
     async def _handle_events(self) -> None:
         turns = self.config.turns
-        time = turns.time
-        ends = turns.first(time())
+        ends = turns.first(turns.time())
+        while (last := await self._handle_some(ends, turns.time)) is not None:
+            self._note_held(last)
+            ends = await turns.next()
+            if self.closed or self._broken:
+                return
+        self._note_held()
+
+    async def _handle_some(self, ends: float, time: Callable[[], float]) -> int | None:
+        """Handle what came until its time is over; return what the parser keeps of it then, None: all is handled."""
+        # Not in the loop that waits for turns: there each of wsproto's generators would keep the last event.
         for event in self.connection.events():
             if isinstance(event, Message):
                 await self._handle_message(event, time)
@@ -236,14 +245,10 @@ class WebSocketStream(WSStream):
                 await self._handle_close(event)
                 continue  # nothing that counts comes behind it
             if self._broken:
-                return
+                return None
             if time() >= ends:
-                del event  # it may be large, and the wait long
-                self._note_held()
-                ends = await turns.next()
-                if self.closed or self._broken:
-                    return
-        self._note_held()
+                return len(event.data) if isinstance(event, Message) else 0
+        return None
 
     def settle(self) -> None:
         """Count anew what is held, now that what was read is handled."""
@@ -310,10 +315,11 @@ class WebSocketStream(WSStream):
 
     # What is not handled yet
 
-    def _note_held(self) -> None:
-        """Have what this connection holds counted, where that is worth it."""
+    def _note_held(self, parsed: int = 0) -> None:
+        """Have what this connection holds counted, where that is worth it, with what the parser keeps."""
         came = self._came
-        held = len(came.parts) + self._control.inbox.bytes + (0 if self._reader is None else self._reader.behind)
+        behind = 0 if self._reader is None else self._reader.behind
+        held = parsed + len(came.parts) + self._control.inbox.bytes + behind
         if self._deflate is not None and self._deflate.is_inflating:
             held += INFLATER
         if held >= NOTED_FROM or came.is_holding:

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from app.server.http_connections import RESERVED, HTTPConnections, is_scarce, raise_descriptor_limit
+from app.server.http_connections import AT_ONCE, RESERVED, HTTPConnections, is_scarce, raise_descriptor_limit
 
 
 class Connection:
@@ -67,8 +67,12 @@ def test_descriptors_are_scarce_near_the_limit(monkeypatch: pytest.MonkeyPatch) 
     assert connections.join(old, 10)
     assert not connections.join(new, 1024 - RESERVED)
     assert (old.is_cut, new.is_cut) == (False, False)
-    connections.join(Connection(), 1024 - RESERVED // 2)
-    assert (old.is_cut, new.is_cut) == (True, False)
+    others = [Connection() for _ in range(AT_ONCE)]
+    for connection in others[:-1]:
+        connections.join(connection, 20)
+    connections.join(others[-1], 1024 - RESERVED // 2)
+    assert (old.is_cut, new.is_cut) == (True, True)
+    assert [each.is_cut for each in others] == [True] * (AT_ONCE - 2) + [False] * 2
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert not is_scarce(10**9)
 
@@ -93,3 +97,4 @@ def test_health_is_asked_for_within_the_reserve_where_sockets_hold_all_else(monk
     last = Connection()
     connections.join(last, 1024 - RESERVED // 2)
     assert (probe.is_cut, last.is_cut) == (True, False)
+    assert sum(connection.is_cut for connection in others) == AT_ONCE - 1
