@@ -15,7 +15,7 @@ from tests.security.wire import RawSocket, RefusedError
 from tests.support.deadline import soon, until
 from tests.support.process import Server
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.alone]
 
 IDLE_LIMIT = 15.0
 """Seconds after which a connection that says nothing, or stops within a request, is ended."""

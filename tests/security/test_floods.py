@@ -5,7 +5,7 @@ import pytest
 from tests.security.programs import KEPT, attack_beside, innocents
 from tests.support.process import Server
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.alone]
 
 FLOODS = ["pongs", "pings", "fragments", "empty_fragments", "errors", "details", "messages", "reconnects"]
 

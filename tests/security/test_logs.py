@@ -11,7 +11,7 @@ from tests.security.wire import PING, RawSocket, frame
 from tests.support.deadline import soon, until
 from tests.support.process import Server
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.alone]
 
 CAUSES = ["resets", "refused_origins", "bad_upgrades", "broken_frames", "failing_handlers"]
 AT_FIRST = 3

@@ -11,7 +11,7 @@ from tests.support.client import Client
 from tests.support.deadline import soon
 from tests.support.process import Server
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.alone]
 
 HANDLERS = {"CLOUD_SOCKETS_CUSTOM_MSG_HANDLERS": "tests.support.handlers:HANDLERS"}
 HOLDERS = 700

@@ -12,7 +12,7 @@ from tests.support.client import Client, Message
 from tests.support.deadline import soon, until
 from tests.support.process import Server
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.alone]
 
 BURST = 5000
 """Messages that a connection may send at once, by default."""

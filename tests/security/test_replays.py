@@ -9,7 +9,7 @@ from tests.security.wire import RawSocket
 from tests.support.deadline import until
 from tests.support.process import Server
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.alone]
 
 GREEDY = 200
 """Clients that ask for 1,000 messages each."""

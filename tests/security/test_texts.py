@@ -11,7 +11,7 @@ from tests.support.cluster import Topic
 from tests.support.process import Server
 from tests.support.pubsub_server import PubSubServer
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.alone]
 
 TEXTS = {
     "deep_texts": {"error_too_deep", "error_invalid_json"},

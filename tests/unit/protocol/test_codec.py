@@ -283,11 +283,11 @@ def test_error_for_a_duplicate_shows_the_beginning_of_a_long_key() -> None:
 
 
 def test_text_with_a_string_without_end_is_read_at_once() -> None:
-    """Looking for its end anew from each escaped quote took minutes for 262,144 bytes, and seconds for these."""
-    text = "[" * 200 + '"' + '\\"' * 16_000
+    """Looking for its end anew from each escaped quote took minutes for 262,144 bytes, and a quarter of that for these."""
+    text = "[" * 200 + '"' + '\\"' * 64_000
     before = time.process_time()
     assert code_of(text) is ErrorCode.TOO_DEEP
-    assert time.process_time() - before < 0.25
+    assert time.process_time() - before < 1
 
 
 def steps(text: str) -> int:
@@ -315,6 +315,7 @@ def test_hostile_text_of_twice_the_length_takes_at_most_twice_the_steps(shape: s
 
     `python -m bench.reading` measures the time of it.
     """
+    steps(SHAPES[shape](LARGEST))  # Python 3.13 tells of the instructions only of what was traced before
     half, whole = steps(SHAPES[shape](LARGEST // 2)), steps(SHAPES[shape](LARGEST))
     assert whole <= 2 * half
     assert whole < 60 * MAX_PROPERTIES
