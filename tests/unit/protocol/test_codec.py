@@ -363,14 +363,14 @@ def joined(pieces: list[str], opening: str, closing: str, space: str) -> str:
     return opening + space + f"{space},".join(pieces) + space + closing
 
 
-def nested(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+def within(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.builds(joined, st.lists(values, max_size=3), st.just("["), st.just("]"), SPACE),
         st.builds(joined, st.lists(members(values), max_size=3), st.just("{"), st.just("}"), SPACE),
     )
 
 
-VALUES = SCALARS | nested(SCALARS) | nested(SCALARS | nested(SCALARS))
+VALUES = SCALARS | within(SCALARS) | within(SCALARS | within(SCALARS))
 
 
 @given(st.permutations(['"type":"a"', *[None] * 4]), st.data(), SPACE, SPACE)
