@@ -56,7 +56,7 @@ class Arrival:
         self.number = 0
         """How many were kept before it (see app.journal)."""
         self.position: Position | None = None
-        """What it bears as a message of its stream; None: it is not kept."""
+        """Position that the message bears in its stream; None: the history does not keep it."""
         self._is_whole = self.is_own or kind is None
         self._message: Message | None = None
         if self.is_own:

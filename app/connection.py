@@ -172,7 +172,7 @@ class Connection:
 
     @property
     def is_barred(self) -> bool:
-        """Whether the service ended it because of what its client did: nothing more that it says is heard."""
+        """Return whether the service closed the connection for what its client did; it hears no more of that client."""
         return self.close_code is not None and self.close_code >= CloseCode.TOO_MANY_ERRORS
 
     @property

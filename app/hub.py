@@ -100,9 +100,9 @@ class Limits:
     resend_timeout: float
     history: HistoryLimits
     max_awaiting_bytes: int = 32 * MEGABYTE
-    """What waits to be acknowledged, for all connections."""
+    """Bytes of all messages that wait to be acknowledged, for all connections."""
     max_subscription_bytes: int = 64 * MEGABYTE
-    """What the subscriptions of all connections take."""
+    """Bytes that the subscriptions of all connections take."""
     message_rate: int = 0
     """Messages of one connection a second; 0: as many as it likes."""
     byte_rate: int = 0
@@ -192,7 +192,7 @@ class Hub:
         )
         self._sender_limits = SenderLimits.of(limits.message_rate, limits.byte_rate)
         self._outside = SenderRate(self._sender_limits)
-        """What all publishers over HTTP sent lately."""
+        """Rate of all publishers over HTTP together."""
         self._arriving = 0
         """Clients that are asked who they are, and have a place kept."""
         self._started = False
@@ -269,7 +269,7 @@ class Hub:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another connection, with those that are on their way in."""
+        """Return whether the instance has no room for another connection, counting those on their way in."""
         return len(self.connections) + self._arriving >= self.limits.max_connections
 
     @contextmanager

@@ -14,7 +14,7 @@ from app.protocol.frame import Frame
 RESENT_IN_ONE_TURN = 1000
 """Messages that are sent again before everything else has its turn."""
 RESENT_BYTES_IN_ONE_TURN = 256 * 1024
-"""The same in bytes: to compress so many takes about 5 ms, and a thousand of the largest messages would take 5 s."""
+"""Bytes sent again in one turn: to compress so many takes about 5 ms; a thousand of the largest would take 5 s."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What an instance needs at the most: the sum behind docs/memory.md.
+"""Add up what an instance needs at the most: the sum behind docs/memory.md.
 
 `python -m docs.memory` prints the table; `--write` puts it into memory.md (`make format`).
 """
@@ -26,8 +26,8 @@ REPLAYS = 150_000 * 250
 COUNTED = 1.25
 """By how much the memory of Python's objects may exceed what is counted of them; tests hold it to that."""
 TURN = 40 * MIB
-"""What one turn of the loop has in hand: a message as it is read, inflated, decoded and written, and the allocator's
-holes."""
+"""Bytes that one turn of the loop has in hand: a message as it is read, inflated, decoded and written, and holes that
+the allocator keeps."""
 
 
 class Part(NamedTuple):

@@ -10,7 +10,7 @@ ENTRIES = 100_000
 AS_IT_IS = 47
 """Characters of a text that is kept as it is: in 96 bytes, where the digest of a longer one takes 64."""
 SENT_AS_IT_IS = 73
-"""The same of a sender with an id: that of two UUIDs, so that nothing is worked out for what most clients send."""
+"""Characters of a sender and an id, enough for two UUIDs: most clients send no longer ones, which need no digest."""
 FEW = 64
 """Keys that a sharer may have before they are told from those of others."""
 LANES = 2**16

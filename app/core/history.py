@@ -27,13 +27,13 @@ from app.core.sizes import text_bytes
 T = TypeVar("T")
 
 ENTRY_BYTES = 800
-"""What a kept message costs beside itself (this and the next three were measured on 64-bit CPython)."""
+"""Bytes that a kept message costs beside itself (this and the next three were measured on 64-bit CPython)."""
 LOG_BYTES = 1150
 """What a stream costs beside its name, its keys and its messages."""
 KEY_BYTES = 300
 """What an ordering key of a stream costs."""
 GRAVE_BYTES = 350
-"""What a stream costs, beside its name, of which only one number is left."""
+"""Bytes that a stream costs beside its name once only its floor is left."""
 PART = 8
 """The part of all bytes that an owner may have before it gives way first, and that graves may take: an eighth."""
 EXACT_BELOW = 16_384

@@ -19,16 +19,16 @@ class ServerConfig(Config):
     websocket_deflate = True
     """Whether sockets may compress."""
     http2 = False
-    """Whether HTTP/2 is spoken to who asks for it."""
+    """True: the server speaks HTTP/2 to clients that ask for it."""
     websocket_pings: Pings | None = None
     """Who asks them whether they are there."""
 
     def __init__(self) -> None:
         super().__init__()
         self.turns = Turns()
-        """Whose turn it is, of those that have much to do."""
+        """Queue of connections that have had their turn of the event loop."""
         self.unfinished = Unfinished(32 * MEGABYTE, int)
-        """What came in and is not handled yet."""
+        """Budget of the bytes that came in and are not handled yet."""
         self.http_connections = HTTPConnections(HTTP_ROOM, int, int)
         """The connections that are no sockets yet, or never will be."""
         self.on_full: Callable[[], object] = int

@@ -64,7 +64,7 @@ class Control:
         self._turn_ends = 0.0
         """The time until which the app may go on with what waits for it."""
         self._had_its_turn = False
-        """Whether a part of what was read waits because the rest took long enough."""
+        """True: the connection has had its turn, and a part of what it read waits for the next."""
         self._transport = _transport_of(protocol)
         self._begin_close: Callable[[int, str], None] | None = begin_close
         self._head = b""

@@ -38,7 +38,7 @@ class SharedDeflate(Extension):
 
     @property
     def is_inflating(self) -> bool:
-        """Whether more of a compressed message is to come."""
+        """Return whether more of a compressed message is to come."""
         return self._inflater is not None
 
     def drop(self) -> None:

@@ -20,7 +20,7 @@ class ListeningSocket(socket.socket):
 
     _paused_until = 0.0
     _is_enough = False
-    """Whether the next try finds nobody: where descriptors are scarce, whoever is idle has to go first."""
+    """True: the next accept() finds nobody, so that idle connections go first where descriptors are scarce."""
 
     @classmethod
     def of(cls, sock: socket.socket) -> "ListeningSocket":

@@ -26,10 +26,10 @@ STOP_TIMEOUT = 1.0
 
 
 class Guards(NamedTuple):
-    """What bounds the connections together, and who is told of it; the hub counts sockets."""
+    """Bounds of all connections together, and callbacks for each that is refused or ended."""
 
     unfinished: Unfinished
-    """What came in and is not handled yet."""
+    """Budget of the bytes that came in and are not handled yet."""
     max_sockets: int
     sockets: Callable[[], int]
     """How many there are."""

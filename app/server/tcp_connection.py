@@ -54,10 +54,10 @@ class TCPConnection(TCPServer):
     """What was read to see what it is, if that is to be read as Hypercorn reads."""
     _reader: FirstReader | None = None
     _is_http = True
-    """Whether it is no socket, or none yet."""
+    """True: the connection is no WebSocket, or none yet."""
     _is_idle = True
     _may_be_socket = True
-    """Whether there are file descriptors enough for another socket."""
+    """True: there are file descriptors enough for another socket."""
     _held = 0
     """Bytes of the request that is being read."""
 

@@ -29,7 +29,7 @@ class Turns:
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody waits for a turn."""
+        """Return whether a connection waits for a turn."""
         return bool(self._waiting)
 
     def first(self, now: float) -> float:

@@ -25,7 +25,7 @@ class Holder(Protocol):
 
 
 class Unfinished:
-    """What all connections hold, in bytes.
+    """Budget of the bytes that all connections hold.
 
     Above `limit` whoever holds most is ended first: of the sockets where these hold more than the others do, else of
     the others. So a flood of requests ends no sockets, and one of messages no requests.
@@ -39,7 +39,7 @@ class Unfinished:
 
     @property
     def bytes(self) -> int:
-        """What all of them hold."""
+        """Bytes that all connections hold."""
         return self._sockets.total + self._requests.total
 
     def hold(self, holder: Holder, size: int, *, is_request: bool = False) -> None:

@@ -55,7 +55,7 @@ INFLATER = 40 * 1024
 
 
 class _Incoming:
-    """What is known of frames that came: of a message in parts, and how often some kinds come."""
+    """State of incoming frames: a message in parts, and how often some kinds of frame come."""
 
     __slots__ = ("control_frames", "is_holding", "is_in_parts", "lingered", "part_frames", "parts")
 
@@ -64,7 +64,7 @@ class _Incoming:
         """Of a message of which more is to come, in UTF-8 if it is a text."""
         self.is_in_parts = False
         self.is_holding = False
-        """Whether what the connection holds is counted."""
+        """True: the budget counts what the connection holds."""
         self.lingered = 0
         """Bytes that came behind our close frame."""
         self.control_frames: TokenBucket | None = None  # made when they are needed, which is seldom

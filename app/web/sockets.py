@@ -292,7 +292,7 @@ class MessageOutlet:
         return self._bytes
 
     def unacknowledged(self) -> int:
-        """What is queued; the server has the rest."""
+        """Return the queued bytes; the server has the rest."""
         return self._bytes
 
     def close(self, code: int, reason: str) -> None:

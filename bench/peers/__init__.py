@@ -81,7 +81,7 @@ class Peer:
     path: str = "/ws"
     language: Language = field(default_factory=_json_language)
     folder: Path = tools.ROOT
-    """Where it is started."""
+    """Folder in which the server starts."""
     deflates: bool = True
     has_channels: bool = True
     versions: Callable[[], str] = lambda: ""

@@ -1,4 +1,4 @@
-"""What came in and is not handled yet, of all connections."""
+"""The budget of bytes that came in and are not handled yet."""
 
 import random
 
