@@ -9,7 +9,7 @@ import sys
 from app.bootstrap import create_app
 from app.fanout import FanoutStartError
 from app.hub import Hub
-from app.logs import OncePerSecond, configure
+from app.logs import ClientLines, configure
 from app.memory import collecting_seldom, keep_large_pieces_apart, tidy_up
 from app.sending import SendToEach, to_many
 from app.server import Guards, Unfinished, serve
@@ -55,7 +55,7 @@ def _serve() -> int:
         return FAILED
 
 
-async def run(settings: Settings, send_to_each: SendToEach, lines: OncePerSecond) -> int:
+async def run(settings: Settings, send_to_each: SendToEach, lines: ClientLines) -> int:
     """Serve until a signal comes, or the hub finds that it can never be ready."""
     app = create_app(settings, send_to_each=send_to_each)
     hub: Hub = app.extensions["cloud_sockets"]

@@ -5,10 +5,13 @@ The rest of the service logs with the standard library; fields go in `extra={...
 """
 
 import logging
+import math
 import sys
-from collections.abc import MutableMapping
+from collections import deque
+from collections.abc import Iterator, MutableMapping
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TextIO
 
 import structlog
 
@@ -36,40 +39,97 @@ _OF_CLIENTS = (
 """Loggers, with all below them, whose lines a client can cause."""
 
 
-class OncePerSecond(logging.Filter):
-    """Lets through one line a second of each kind that a client can cause, and says how many like it there were.
+PER_SECOND = 1.0
+"""Lines a second that all clients together may cause."""
+AT_ONCE = 3
+"""Lines that they may cause at once, after some quiet."""
+MAX_KINDS = 32
+"""Kinds of lines that wait; a client can cause fewer."""
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Lines that are alike: when one was written last, the oldest that waits, and how many more came since."""
+
+    written: float = -math.inf
+    waiting: logging.LogRecord | None = None
+    more: int = 0
+
+
+class ClientLines:
+    """Holds what clients can cause to one line a second in all, whatever its kind, and says how many more there were.
 
     A kind is a logger and a text before its arguments are put in; of other projects, which put them in themselves, the
-    logger alone. What a client's message caused counts too, where the line says which `connection` it was.
+    logger alone. What a client's message caused counts too, where the line says which `connection` it was. The kind
+    that waits longest comes first, so that no kind hides another; a line that waits is written with a later one.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.held_back = 0
-        """Lines that were not written."""
-        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}  # the time of the last line, and those since
+        """Lines that were not written, or not yet."""
+        self._kinds: dict[tuple[str, str], _Kind] = {}  # those that wait longest are first
+        self._written: deque[float] = deque(maxlen=AT_ONCE)
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether this line is written."""
+    def due(self, record: logging.LogRecord) -> list[logging.LogRecord]:
+        """Return what is to be written, now that this line comes."""
+        due = [] if self._hold(record) else [record]
+        return [*self._now_due(record.created), *due]
+
+    def _hold(self, record: logging.LogRecord) -> bool:
+        """Have a line wait for its turn; answer False where it needs none."""
         if not hasattr(record, "connection") and not _is_of_clients(record.name):
-            return True
-        kind = (record.name, str(record.msg) if record.name.startswith("app.") else "")
-        last, more = self._kinds.get(kind, (0.0, 0))
-        if record.created - last < 1.0:
-            self._kinds[kind] = last, more + 1
-            self.held_back += 1
             return False
-        self._kinds[kind] = record.created, 0
-        if more:
-            record.msg = f"{record.msg} (and {more} more like the one before)"
+        name = (record.name, str(record.msg) if record.name.startswith("app.") else "")
+        kind = self._kinds.get(name)
+        self.held_back += 1
+        if kind is None:
+            if len(self._kinds) >= MAX_KINDS and not self._forget_one():
+                return True
+            kind = self._kinds[name] = _Kind()
+        if kind.waiting is None:
+            kind.waiting = record
+            self._kinds[name] = self._kinds.pop(name)  # it waits less than all others
+        else:
+            kind.more += 1
         return True
+
+    def _forget_one(self) -> bool:
+        """Forget a kind of which nothing waits."""
+        quiet = next((name for name, kind in self._kinds.items() if kind.waiting is None), None)
+        return quiet is not None and self._kinds.pop(quiet) is not None
+
+    def _now_due(self, now: float) -> Iterator[logging.LogRecord]:
+        for kind in tuple(self._kinds.values()):
+            if len(self._written) == AT_ONCE and now - self._written[0] < AT_ONCE / PER_SECOND:
+                return
+            if kind.waiting is None or now - kind.written < 1 / PER_SECOND:
+                continue
+            line, more = kind.waiting, kind.more
+            kind.written, kind.waiting, kind.more = now, None, 0
+            self._written.append(now)
+            self.held_back -= 1
+            if more:
+                line.msg = f"{line.msg} (and {more} more like it)"
+            yield line
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to standard error what is due."""
+
+    def __init__(self, lines: ClientLines) -> None:
+        super().__init__(sys.stderr)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for due in self._lines.due(record):
+            super().emit(due)
 
 
 def _is_of_clients(name: str) -> bool:
     return any(name == logger or name.startswith(f"{logger}.") for logger in _OF_CLIENTS)
 
 
-def configure(level: str, *, for_cloud_run: bool, project: str | None) -> OncePerSecond:
+def configure(level: str, *, for_cloud_run: bool, project: str | None) -> ClientLines:
     """Send all logging of the process to standard error in one form. Return what holds back lines of clients."""
 
     def add_severity(_logger: object, _method: str, event: Event) -> Event:
@@ -107,14 +167,13 @@ def configure(level: str, *, for_cloud_run: bool, project: str | None) -> OncePe
         foreign_pre_chain=common,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
-    handler = logging.StreamHandler(sys.stderr)
-    once_per_second = OncePerSecond()
-    handler.addFilter(once_per_second)
+    lines = ClientLines()
+    handler = _Handler(lines)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    return once_per_second
+    return lines
 
 
 def trace_of(headers: MutableMapping[str, str] | Any) -> str | None:

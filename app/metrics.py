@@ -116,7 +116,7 @@ class Metrics:
             "reason",
         )
         self.log_lines_held_back = gauge(
-            "log_lines_held_back", "Lines of clients that were not logged: there is one a second of each kind"
+            "log_lines_held_back", "Lines of clients that were not logged: all clients have one a second"
         )
         self.acks_pending_bytes = gauge("acks_pending_bytes", "What the messages that wait to be acknowledged take")
         self.acks_pending = gauge("acks_pending", "Messages that connections have yet to acknowledge")

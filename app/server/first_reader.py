@@ -31,7 +31,8 @@ class FirstReader(asyncio.Protocol):
         """Called when so much waits to be handled that no more is read."""
         if self._next is not None:  # else it is gone already
             transport.set_protocol(self)
-            transport.max_size = MAX_READ
+            if hasattr(transport, "max_size"):  # not of every loop's, such as uvloop's
+                transport.max_size = MAX_READ
 
     @classmethod
     def of(cls, transport: Any) -> "FirstReader":

@@ -14,10 +14,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from app.settings import Settings
+from docs.memory import needed
 from tests.security.innocent import Report
 from tests.support.deadline import soon
 from tests.support.process import ROOT, Server
 
+SMALL = {
+    "CLOUD_SOCKETS_MAX_CONNECTIONS": "300",
+    "CLOUD_SOCKETS_MAX_BUFFERED_TOTAL": str(16 * 2**20),
+    "CLOUD_SOCKETS_HISTORY_BYTES": str(8 * 2**20),
+    "CLOUD_SOCKETS_MAX_AWAITING_BYTES": str(4 * 2**20),
+    "CLOUD_SOCKETS_MAX_SUBSCRIPTION_BYTES": str(4 * 2**20),
+    "CLOUD_SOCKETS_MAX_UNFINISHED_BYTES": str(8 * 2**20),
+    "CLOUD_SOCKETS_PUBLISH_BACKLOG": str(4 * 2**20),
+}
+"""Bounds of a small instance, so that what docs/memory.md says it needs is little more than what it takes."""
 KEPT = {"CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES": "announce,broadcast,notification"}
 """With these types listed, history is on where there is no topic, too."""
 QUIET = 20
@@ -26,9 +38,6 @@ AFTER = 20
 """Messages that must come once the attack is over."""
 WORST = 1.0
 """Seconds that an innocent message, or its `ack`, may take at the most: what a user notices."""
-P99_FACTOR, P99_FLOOR = 5.0, 0.2
-"""How much longer than without an attack 99 of 100 messages may take, and the seconds that are always allowed: 12 to
-60 ms were measured on two cores, and up to 115 ms where these had other work, since a single delay is the hundredth."""
 DOOR = 2.0
 """Seconds that a newcomer may wait for its welcome."""
 SECONDS = 3.0
@@ -106,36 +115,42 @@ class Attacker(_Program):
 
 
 class Outcome(NamedTuple):
-    """Reports of the innocents before an attack, and during it and after; and what the attacker counted."""
+    """Reports of the innocents before an attack, and during it and after; what the attacker counted; and memory."""
 
     quiet: Report
     attacked: Report
     counts: Counter[str]
+    peak: float
+    """The most resident memory in MiB."""
+    needed: float
+    """The MiB that docs/memory.md says an instance with these settings needs."""
 
     def __str__(self) -> str:
-        return f"quiet: {self.quiet}\nattacked: {self.attacked}\nattacker: {dict(self.counts)}"
+        memory = f"{self.peak:.0f} MiB, {self.needed:.0f} allowed"
+        return f"quiet: {self.quiet}\nattacked: {self.attacked}\nattacker: {dict(self.counts)}\nmemory: {memory}"
 
     def is_harmless(self) -> None:
         """Assert that the innocents lost nothing and waited no longer than a user would bear."""
         print(self)
         assert self.attacked.whole, self
         assert self.attacked.worst < WORST, self
-        assert self.attacked.p99 < max(P99_FACTOR * self.quiet.p99, P99_FLOOR), self
         assert self.attacked.worst_door < DOOR, self
+        assert self.peak < self.needed, self
 
 
 @asynccontextmanager
-async def innocents(server: Server, **options: Any) -> AsyncIterator[tuple[Innocent, Report]]:
-    """Two innocents at a server, and what they measured before anything happened."""
-    async with Innocent(server.port, **options) as innocent:
-        yield innocent, await innocent.report(QUIET)
+async def innocents(server: Server, quiet: int = QUIET) -> AsyncIterator[tuple[Innocent, Report]]:
+    """Two innocents at a server, and what they measured in `quiet` messages before anything happened."""
+    async with Innocent(server.port) as innocent:
+        yield innocent, await innocent.report(quiet)
 
 
 async def attack_beside(innocent: Innocent, quiet: Report, name: str, server: Server, **options: Any) -> Outcome:
     """Let one attack run to its end beside the innocents."""
+    memory = PeakMemory(server)
     async with Attacker(name, server.port, **options) as attacker:
         counts = await attacker.over()
-    return Outcome(quiet, await innocent.report(AFTER), counts)
+    return Outcome(quiet, await innocent.report(AFTER), counts, memory.peak, memory_of(server))
 
 
 def log_entries(log: str) -> list[str]:
@@ -154,6 +169,11 @@ class PeakMemory:
         self._before = self._read("VmRSS")
 
     @property
+    def peak(self) -> float:
+        """The peak in MiB, with what the process had before."""
+        return self._read("VmHWM")
+
+    @property
     def growth(self) -> float:
         """The growth in MiB."""
         return self._read("VmHWM") - self._before
@@ -161,6 +181,11 @@ class PeakMemory:
     def _read(self, name: str) -> float:
         lines = (self._folder / "status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def memory_of(server: Server) -> float:
+    """The MiB that docs/memory.md says a server with these variables needs."""
+    return needed(Settings.from_environment(server.variables)) / 2**20
 
 
 async def answered(coroutine: Any, seconds: float) -> bool:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.security.attackers import WIDE
-from tests.security.programs import KEPT, MEGABYTE, Attacker, Innocent, PeakMemory
+from tests.security.programs import KEPT, MEGABYTE, SMALL, Attacker, Innocent, PeakMemory, memory_of
 from tests.security.wire import RawSocket, frame, text
 from tests.support.client import Client
 from tests.support.deadline import soon
@@ -124,7 +124,8 @@ async def remember(server: Server) -> str:
 
 async def test_flood_of_busy_channels_leaves_a_quiet_one_its_history() -> None:
     """A flood on 300 channels evicts its own messages; the one message of a quiet channel is still recovered."""
-    async with Server(**KEPT, CLOUD_SOCKETS_HISTORY_BYTES=str(2 * MEGABYTE)) as server:
+    async with Server(**KEPT, **SMALL | {"CLOUD_SOCKETS_HISTORY_BYTES": str(2 * MEGABYTE)}) as server:
+        memory = PeakMemory(server)
         position = await remember(server)
         async with Client(server.url) as eve:
             for turn in range(5):
@@ -134,11 +135,14 @@ async def test_flood_of_busy_channels_leaves_a_quiet_one_its_history() -> None:
                 eve.socket.transport.write(b"".join(flood))
                 assert (await eve.ask({"type": "getInfo", "payload": turn}))["type"] == "getInfo"
             assert await recovers(server, position)
+            assert memory.peak < memory_of(server), (memory.peak, memory_of(server))
 
 
 async def test_flood_of_tiny_channels_leaves_a_quiet_one_its_history() -> None:
     """One connection that begins 20,000 channels evicts its own messages, not those of others."""
-    async with Server(**KEPT, CLOUD_SOCKETS_HISTORY_BYTES=str(2 * MEGABYTE), CLOUD_SOCKETS_MESSAGE_RATE="0") as server:
+    small = SMALL | {"CLOUD_SOCKETS_HISTORY_BYTES": str(2 * MEGABYTE), "CLOUD_SOCKETS_MESSAGE_RATE": "0"}
+    async with Server(**KEPT, **small) as server:
+        memory = PeakMemory(server)
         position = await remember(server)
         async with Client(server.url) as eve:
             for turn in range(20):
@@ -146,3 +150,4 @@ async def test_flood_of_tiny_channels_leaves_a_quiet_one_its_history() -> None:
                 eve.socket.transport.write(b"".join(flood))
                 assert (await soon(eve.ask({"type": "getInfo"})))["type"] == "getInfo"
             assert await recovers(server, position)
+            assert memory.peak < memory_of(server), (memory.peak, memory_of(server))

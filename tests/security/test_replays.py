@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.security.programs import KEPT, Attacker
+from tests.security.programs import KEPT, MEGABYTE, SMALL, Attacker, PeakMemory, memory_of
 from tests.security.wire import RawSocket
 from tests.support.deadline import until
 from tests.support.process import Server
@@ -30,7 +30,9 @@ async def recovers(server: Server, position: str) -> bool:
 
 async def test_clients_that_read_no_replay_are_ended_and_others_recover() -> None:
     """Clients that read nothing of the replay they asked for are ended in ten seconds; others recover meanwhile."""
-    async with Server(**KEPT) as server:
+    small = SMALL | {"CLOUD_SOCKETS_HISTORY_BYTES": str(64 * MEGABYTE)}  # else there is nothing to ask for
+    async with Server(**KEPT, **small) as server:
+        memory = PeakMemory(server)
         ann = await RawSocket.open(server.port)
         position = str((await ann.ask({"type": "subscribe", "channel": "news", "subId": "1"}))["position"])
         bob = await RawSocket.open(server.port)
@@ -53,3 +55,4 @@ async def test_clients_that_read_no_replay_are_ended_and_others_recover() -> Non
             counts = await attacker.over()
         assert counts["asked"] >= GREEDY, counts
         assert await recovers(server, position)
+        assert memory.peak < memory_of(server), (memory.peak, memory_of(server))

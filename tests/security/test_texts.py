@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.security import attackers
-from tests.security.programs import AFTER, KEPT, Outcome, attack_beside, innocents
+from tests.security.programs import AFTER, KEPT, Outcome, PeakMemory, attack_beside, innocents, memory_of
 from tests.support.cluster import Topic
 from tests.support.process import Server
 from tests.support.pubsub_server import PubSubServer
@@ -47,6 +47,7 @@ async def test_hostile_text_from_the_topic_delays_nobody(pubsub_server: PubSubSe
     topic = Topic(pubsub_server.address, "news")
     try:
         async with topic.server() as server, innocents(server) as (innocent, quiet):
+            memory = PeakMemory(server)
             for data in (attackers.brackets(), attackers.keys(repeated=True)):
                 for _ in range(5):
                     await topic.publish(data)
@@ -55,6 +56,6 @@ async def test_hostile_text_from_the_topic_delays_nobody(pubsub_server: PubSubSe
             codes = ("invalid_json", "too_deep", "duplicate_key", "invalid_field")
             dropped = [await server.metric(f'malformed_dropped_total{{code="{code}"}}') for code in codes]
             assert sum(dropped) == 15, dropped
-            Outcome(quiet, attacked, Counter()).is_harmless()
+            Outcome(quiet, attacked, Counter(), memory.peak, memory_of(server)).is_harmless()
     finally:
         await topic.close()

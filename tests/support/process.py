@@ -52,7 +52,7 @@ class Server:
     def __init__(self, *, wait_for: str = "/health/ready", **variables: str) -> None:
         self.port = free_port()
         self._wait_for = wait_for
-        self._variables = variables
+        self.variables = variables
         self._process: Process | Forked | None = None
         self._reading: asyncio.Task[None] | None = None
         self.log = ""
@@ -94,7 +94,7 @@ class Server:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PORT": str(self.port),
-            **self._variables,
+            **self.variables,
         }
         if self.forked:
             self._process = await Forked.begin(self.module, environment)
