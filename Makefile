@@ -19,6 +19,7 @@ export TERRAFORM_CHECK
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKOV_VENV := .cache/checkov
+CONFORMANCE_VENV := .cache/conformance
 
 .PHONY: help
 help: ## Show this
@@ -33,13 +34,14 @@ test: $(VENV)/dev.stamp ## Run all tests (ARGS="-k words" for some); finds the P
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/dev.stamp ## Check style, types, the walls between the rooms, Dockerfiles and cloudbuild.yaml
+lint: $(VENV)/dev.stamp ## Check style, types, the walls between the rooms, Dockerfiles, cloudbuild.yaml and images
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile docs/examples/handlers/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.cloudbuild cloudbuild.yaml
+	$(BIN)/python .ci/images check
 
 .PHONY: format
 format: $(VENV)/dev.stamp ## Put the code in form, and the README's tables
@@ -56,8 +58,20 @@ lock: $(VENV)/dev.stamp ## Write the lock files anew, with the newest versions t
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) --group dev pyproject.toml -o requirements-dev.lock
 	echo checkov | $(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) - -o .ci/checkov.lock
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) bench/peers/requirements.in -o bench/peers/requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) tests/conformance/requirements.in -o tests/conformance/requirements.lock
 LOCK_FLAGS := --universal --python-version 3.11 --fork-strategy requires-python --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
+
+.PHONY: lock-terraform
+lock-terraform: ## Write terraform/.terraform.lock.hcl anew, with the newest provider that fits, for all platforms
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp terraform/*.tf "$$folder" \
+		&& terraform -chdir="$$folder" providers lock $(TERRAFORM_PLATFORMS:%=-platform=%) $(ARGS) \
+		&& cp "$$folder/.terraform.lock.hcl" terraform/
+TERRAFORM_PLATFORMS := linux_amd64 linux_arm64 darwin_amd64 darwin_arm64 windows_amd64
+
+.PHONY: pin-images
+pin-images: ## Write the digests that the tags of the images have now (Dockerfiles, cloudbuild.yaml, terraform/)
+	$(PYTHON) .ci/images pin
 
 .PHONY: image
 image: ## Build the image (IMAGE=cloud-sockets)
@@ -80,6 +94,10 @@ push: ## Push IMAGE to its registry, as it is called and as TAG
 .PHONY: bench
 bench: $(VENV)/dev.stamp ## Measure the service beside its peers, and write docs/performance.md (ARGS=--short: only try it)
 	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: conformance
+conformance: $(VENV)/dev.stamp $(CONFORMANCE_VENV)/stamp ## Run Autobahn's 517 cases against the server, in each way it serves (ARGS="--messages 1000")
+	$(BIN)/python -m tests.conformance --python $(CONFORMANCE_VENV)/bin/python $(ARGS)
 
 .PHONY: smoke
 smoke: $(VENV)/dev.stamp ## Try the service at URL over real sockets
@@ -131,6 +149,12 @@ $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/python.stamp
 $(CHECKOV_VENV)/stamp: .ci/checkov.lock
 	$(PYTHON) -m venv $(CHECKOV_VENV)
 	$(CHECKOV_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r .ci/checkov.lock
+	@touch $@
+
+# The cases' package is none of the service's: it has an environment of its own, too.
+$(CONFORMANCE_VENV)/stamp: tests/conformance/requirements.lock
+	$(PYTHON) -m venv $(CONFORMANCE_VENV)
+	$(CONFORMANCE_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r tests/conformance/requirements.lock
 	@touch $@
 
 .PHONY: FORCE

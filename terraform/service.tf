@@ -37,6 +37,7 @@ locals {
     CLOUD_SOCKETS_PUBSUB_TOPIC_NAME          = google_pubsub_topic.messages.id
     CLOUD_SOCKETS_REQUEST_TIMEOUT            = var.service.timeout_seconds # one value for both
     CLOUD_SOCKETS_ROLLOVER                   = var.settings.rollover
+    CLOUD_SOCKETS_SESSION_LIFETIME           = var.settings.session_lifetime
     CLOUD_SOCKETS_SESSION_PARSER             = var.settings.session_parser
     CLOUD_SOCKETS_SESSION_USER_PROPERTY_NAME = var.settings.session_user_property_name
     CLOUD_SOCKETS_SETUP_HTTP_USER            = var.settings.setup_http_user
@@ -131,7 +132,7 @@ resource "google_cloud_run_v2_service" "this" {
       for_each = var.prometheus_sidecar ? [1] : []
       content {
         name       = "collector"
-        image      = "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.2.0"
+        image      = "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.9.2@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1"
         depends_on = [local.main_container]
 
         resources {

@@ -165,6 +165,7 @@ variable "settings" {
     pubsub_message_types       = optional(list(string))
     pubsub_provider            = optional(string)
     rollover                   = optional(number)
+    session_lifetime           = optional(number)
     session_parser             = optional(string)
     session_user_property_name = optional(string)
     setup_http_user            = optional(bool)
@@ -189,7 +190,7 @@ variable "settings" {
         var.settings.max_buffered, var.settings.max_buffered_total, var.settings.max_payload, var.settings.max_subscriptions,
         var.settings.msg_resend_delay, var.settings.msg_resend_timeout, var.settings.publish_backlog, var.settings.max_age,
         var.settings.rollover, var.settings.max_awaiting_bytes, var.settings.max_subscription_bytes,
-        var.settings.max_unfinished_bytes,
+        var.settings.max_unfinished_bytes, var.settings.session_lifetime,
       ] : value == null ? true : value >= 1 && floor(value) == value
     ])
     error_message = "The numbers in settings must be whole and at least 1."
@@ -215,7 +216,7 @@ variable "service" {
     concurrency     = optional(number, 1000)
     http_room       = optional(number, 50)
     timeout_seconds = optional(number, 3600)
-    image           = optional(string, "us-docker.pkg.dev/cloudrun/container/hello")
+    image           = optional(string, "us-docker.pkg.dev/cloudrun/container/hello:latest@sha256:95ade4b17adcd07623b0a0c68359e344fe54e65d0cb01b989e24c39f2fcd296a")
   })
   default = {}
 

@@ -272,7 +272,7 @@ run "without_build" {
 run "a_plan_is_enough" {
   command = plan
   assert {
-    condition     = google_cloud_run_v2_service.this.template[0].containers[0].image == "us-docker.pkg.dev/cloudrun/container/hello"
+    condition     = startswith(google_cloud_run_v2_service.this.template[0].containers[0].image, "us-docker.pkg.dev/cloudrun/container/hello:latest@sha256:")
     error_message = "Before the first build there must be a stand-in to run."
   }
 }

@@ -252,12 +252,81 @@ def test_what_deploy_needs_is_said(workspace: Workspace, arguments: list[str], s
     assert "Traceback" not in done.stderr
 
 
+def prepared(folder: Path, release: str, *arguments: str, path: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run .ci/prepare where Python cannot make environments; what it installs is in the file `log`."""
+    (folder / "os-release").write_text(f"{release}\n")
+    for name, script in {"python3": "exit 1", "apt-get": f'echo "$@" >> {folder}/log'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return subprocess.run(
+        [ROOT / ".ci/prepare", *arguments],
+        env={"PATH": f"{folder}:{path or os.environ['PATH']}", "OS_RELEASE": str(folder / "os-release")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("arguments", [["lint"], []])
-def test_a_python_that_cannot_make_environments_is_completed(tmp_path: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize(("release", "version"), [("bookworm", "3.11.2-*"), ("trixie", "3.13.5-*")])
+def test_a_python_that_cannot_make_environments_is_completed(
+    tmp_path: Path, arguments: list[str], release: str, version: str
+) -> None:
     """As in Cloud Build's builder, whose Python is Debian's without python3-venv."""
-    for name, script in {"python3": "exit 1", "apt-get": f'echo "$@" >> {tmp_path}/log'}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    subprocess.run([ROOT / ".ci/prepare", *arguments], env={"PATH": path}, check=True)
-    assert "python3-venv" in (tmp_path / "log").read_text().splitlines()[-1].split()
+    done = prepared(tmp_path, f"VERSION_CODENAME={release}", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"python3-venv={version}" in (tmp_path / "log").read_text().splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_every_package_that_is_installed_has_its_version(tmp_path: Path, release: str) -> None:
+    """On a machine that has none of them, but what the script itself runs on."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("bash", "env", "dirname"):
+        (few / name).symlink_to(str(shutil.which(name)))
+    done = prepared(tmp_path, f"VERSION_CODENAME={release}", path=str(few))
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "log").read_text().splitlines()[-1].split()
+    packages = [word for word in log if not word.startswith("-") and word != "install"]
+    assert len(packages) == 8
+    assert [package for package in packages if "=" not in package] == ["chromium"]  # Debian keeps the newest one alone
+
+
+@pytest.mark.parametrize(
+    ("release", "package"), [("bookworm", "docker.io=20.10.24*"), ("trixie", "docker-cli=26.1.5*")]
+)
+def test_steps_that_build_get_dockers_command(tmp_path: Path, release: str, package: str) -> None:
+    """Google's builder has none, and no make either."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("bash", "env", "dirname"):
+        (few / name).symlink_to(str(shutil.which(name)))
+    done = prepared(tmp_path, f"VERSION_CODENAME={release}", "image", path=str(few))
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "log").read_text().splitlines()[-1].split()
+    assert package in log
+    assert [word for word in log if word.startswith("make=")]
+
+
+def test_each_step_installs_what_it_calls() -> None:
+    for step in BUILD["steps"]:
+        first, *others = step["script"].strip().splitlines()
+        needed = {"lint": "lint", "test": "", "canary": "deploy", "canary-smoke": "deploy", "promote": "deploy"}
+        assert first == f".ci/prepare {needed.get(step['id'], 'image')}".strip()
+        assert others, step
+
+
+def test_a_system_whose_packages_are_not_known_gets_none(tmp_path: Path) -> None:
+    done = prepared(tmp_path, 'PRETTY_NAME="Some Linux 9"', "lint")
+    assert done.returncode == 1
+    assert "python3-venv is missing, and .ci/debian-versions knows none for Some Linux 9: install it" in done.stderr
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_docker_engine_that_is_unpacked_has_its_version_and_the_stand_in_takes_the_bases_place() -> None:
+    script = (ROOT / ".ci/with-docker").read_text()
+    for name in ("docker.io", "containerd", "runc", "debootstrap"):
+        assert f'"$(pinned {name})"' in script
+    said = subprocess.run(["make", "--dry-run", "image", "DOCKER_BUILD_FLAGS=--build-arg BASE=stand-in"],
+                          cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
+    assert "docker build --build-arg BASE=stand-in " in said.stdout
+    assert re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE) == ["${BASE}", "${BASE}"]

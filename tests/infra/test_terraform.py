@@ -1,7 +1,9 @@
 """What Terraform grants, sets and watches is what the service asks for, reads and counts."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.once
 
 CLOUD_RUNS = {"PORT", "K_SERVICE", "K_REVISION"}
 """Cloud Run sets these itself."""
-NOT_DEPLOYED = {"PUBSUB_EMULATOR_HOST"}
+NOT_DEPLOYED = {"PUBSUB_EMULATOR_HOST", "CLOUD_SOCKETS_HOST"}  # the latter is the image's
 
 
 def environment() -> set[str]:
@@ -196,6 +198,100 @@ def test_the_example_can_be_applied_with_everything_that_is_commented_out_in_it(
     passed, said = checked(copy)
     assert passed, said
     assert "1 passed" in said
+
+
+LOCK = ".terraform.lock.hcl"
+GOOGLE = "registry.terraform.io/hashicorp/google"
+PLATFORMS = ("linux_amd64", "linux_arm64", "darwin_amd64", "darwin_arm64", "windows_amd64")
+
+
+def test_the_provider_is_locked_for_all_platforms_and_within_its_constraint() -> None:
+    missing("terraform")
+    lock = (terraform.FOLDER / LOCK).read_text()
+    hashes = re.findall(r'"(\w\w):([^"]+)"', lock)
+    assert len({value for kind, value in hashes if kind == "zh" and re.fullmatch(r"[0-9a-f]{64}", value)}) >= len(
+        PLATFORMS
+    )
+    assert all(re.fullmatch(r"[0-9a-f]{64}" if kind == "zh" else r"[\w+/]{43}=", value) for kind, value in hashes)
+    (version,) = re.findall(r'version +  *= "([\d.]+)"', lock)
+    (constraint,) = re.findall(r'\bversion = "(>= [^"]+)"', (terraform.FOLDER / "versions.tf").read_text())
+    low, high = (tuple(map(int, number.split("."))) for number in re.findall(r"[\d.]+", constraint))
+    assert low <= tuple(map(int, version.split("."))) < high
+    assert re.findall(r'constraints = "(.*)"', lock) == [re.sub(r"(\d+\.\d+)(?!\.)", r"\1.0", constraint)]
+    said = subprocess.run(["terraform", "version", "-json"], cwd=terraform.FOLDER, capture_output=True, check=True)
+    assert json.loads(said.stdout)["provider_selections"] == {GOOGLE: version}
+
+
+def test_the_lock_file_is_no_secret_of_one_machine() -> None:
+    ignored = subprocess.run(["git", "check-ignore", "-q", f"terraform/{LOCK}"], cwd=ROOT, check=False)
+    assert ignored.returncode == 1
+
+
+def provider_mirror(folder: Path, version: str, *platforms: str) -> Path:
+    """Packages of a provider that is not Google's, under its name."""
+    for platform in platforms:
+        package = folder / "mirror" / GOOGLE / version / platform / f"terraform-provider-google_v{version}_x5"
+        package.parent.mkdir(parents=True)
+        package.write_text(f"#!/bin/sh\n# {platform}\nexit 1\n")
+        package.chmod(0o755)
+    return folder / "mirror"
+
+
+def test_a_provider_that_is_not_the_locked_one_is_refused_even_where_a_stand_in_is(copy: Path, tmp_path: Path) -> None:
+    shutil.copy(terraform.FOLDER / LOCK, copy)
+    (version,) = re.findall(r'version +  *= "([\d.]+)"', (copy / LOCK).read_text())
+    platform = json.loads(subprocess.check_output(["terraform", "version", "-json"]))["platform"]
+    mirror = provider_mirror(tmp_path, version, platform)
+    configuration = tmp_path / "terraformrc"
+    configuration.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n')
+    stand_in = tmp_path / "stand-in"
+    stand_in.write_text("print('1 passed')\n")
+    environment = {**os.environ, "TF_CLI_CONFIG_FILE": str(configuration), "TERRAFORM_CHECK": str(stand_in)}
+    done = subprocess.run(
+        [ROOT / ".ci" / "terraform-test", copy],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "1 passed" not in done.stdout
+    assert "make lock-terraform writes it anew" in done.stderr
+    assert "checksums" in done.stderr
+
+
+def test_a_stand_in_for_the_provider_needs_no_lock_and_leaves_it_as_it_is(copy: Path) -> None:
+    shutil.copy(terraform.FOLDER / LOCK, copy)
+    before = (copy / LOCK).read_text()
+    passed, said = checked(copy)
+    assert passed, said
+    assert (copy / LOCK).read_text() == before
+
+
+def test_make_writes_the_lock_for_all_platforms_or_not_at_all(copy: Path, tmp_path: Path) -> None:
+    missing("terraform", "make")
+    project = tmp_path / "project"
+    (project / "terraform").mkdir(parents=True)
+    for path in copy.glob("*.tf"):
+        shutil.copy(path, project / "terraform")
+    shutil.copy(ROOT / "Makefile", project)
+    shutil.copy(terraform.FOLDER / LOCK, project / "terraform")
+    before = (project / "terraform" / LOCK).read_text()
+
+    def made(mirror: Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["make", "lock-terraform", f"ARGS=-fs-mirror={mirror}"],
+            cwd=project, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    assert made(provider_mirror(tmp_path / "few", "8.9.9", *PLATFORMS[:2])).returncode != 0
+    assert (project / "terraform" / LOCK).read_text() == before
+    done = made(provider_mirror(tmp_path / "all", "8.9.9", *PLATFORMS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = (project / "terraform" / LOCK).read_text()
+    assert 'version     = "8.9.9"' in after
+    assert len(re.findall(r'"h1:[^"]+"', after)) == len(PLATFORMS)
 
 
 @pytest.mark.parametrize(("ci", "status"), [("true", 1), ("", 0)])
