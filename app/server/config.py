@@ -1,11 +1,15 @@
 """Hypercorn's configuration, with what our connections and streams want to know."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from hypercorn.config import Config, Sockets
+from hypercorn.logging import Logger
 
+from app.addresses import LOOPBACK, Address
 from app.server.http_connections import HTTP_ROOM, HTTPConnections
-from app.server.listening import ListeningSocket
+from app.server.listening import listen
 from app.server.pings import Pings
 from app.server.turns import Turns
 from app.server.unfinished import Unfinished
@@ -13,9 +17,22 @@ from app.server.unfinished import Unfinished
 MEGABYTE = 1024 * 1024
 
 
+started = logging.getLogger("app.start")
+"""Where the server says what it listens on: no line of a client's, and so not counted as one."""
+
+
+class ServerLog(Logger):
+    """Hypercorn's log."""
+
+    async def info(self, message: str, *args: Any, **kwargs: Any) -> None:
+        """Say where it listens; Hypercorn says nothing else like this."""
+        started.info(message, *args, **kwargs)
+
+
 class ServerConfig(Config):
     """How sockets are served. Each of these may be set before it is."""
 
+    logger_class = ServerLog
     websocket_deflate = True
     """Whether sockets may compress."""
     http2 = False
@@ -33,10 +50,17 @@ class ServerConfig(Config):
         """The connections that are no sockets yet, or never will be."""
         self.on_full: Callable[[], object] = int
         """Called where a socket is refused, since the process has no room for it."""
+        self.on_malformed: Callable[[], object] = int
+        """Called where a socket is refused, since its handshake is not the standard's."""
         self.on_shed: Callable[[str], object] = str
         """Called with the reason where a connection is ended for what it does."""
 
+        self._addresses: Sequence[Address] = LOOPBACK
+        self._port = 0
+
+    def listen_on(self, addresses: Sequence[Address], port: int) -> None:
+        """Set where to listen; Hypercorn's own `bind` knows no address that may be missing."""
+        self._addresses, self._port = addresses, port
+
     def create_sockets(self) -> Sockets:
-        made = super().create_sockets()
-        made.insecure_sockets = [ListeningSocket.of(sock) for sock in made.insecure_sockets]
-        return made
+        return Sockets([], [*listen(self._addresses, self._port)], [])

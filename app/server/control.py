@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import Any
 
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.protocol.h2 import H2Protocol
 
 from app.protocol.frame import Frame, wire_form
 from app.server.first_reader import FirstReader
@@ -95,7 +94,7 @@ class Control:
 
     @property
     def takes_frames(self) -> bool:
-        """Whether it is an outlet, with `write` and all: not where sockets share a connection, as in HTTP/2."""
+        """Whether it is an outlet, with `write` and all: not where Hypercorn's connection is not as it was."""
         return self._transport is not None
 
     def accepted(self, *, deflates: bool, head: bytes = b"") -> None:
@@ -268,9 +267,9 @@ def _said(event: Any) -> str | bytes:
 
 
 def server_of(protocol: object) -> Any:
-    """What Hypercorn has for one connection; None where it is not the socket's alone, or Hypercorn is not as it was."""
+    """What Hypercorn has for one connection; None where Hypercorn is not as it was."""
     server = getattr(getattr(protocol, "send", None), "__self__", None)
-    return server if isinstance(server, TCPServer) and not isinstance(protocol, H2Protocol) else None
+    return server if isinstance(server, TCPServer) else None
 
 
 def _transport_of(protocol: object) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import hypercorn.asyncio.run
 import hypercorn.asyncio.task_group
 import hypercorn.asyncio.tcp_server
+import hypercorn.protocol
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
 import hypercorn.typing
@@ -26,7 +27,8 @@ _MODULES = (
     (hypercorn.asyncio.tcp_server, ("MAX_RECV", "TCPServer")),
     (hypercorn.protocol.h11, ("H11Protocol", "H11WSConnection", "STREAM_ID", "WSStream")),
     (hypercorn.utils, ("parse_socket_addr",)),
-    (hypercorn.protocol.h2, ("H2Protocol", "WSStream")),
+    (hypercorn.protocol, ("H11Protocol", "H2Protocol", "ProtocolWrapper")),
+    (hypercorn.protocol.h2, ("H2Protocol",)),
     (hypercorn.typing, ("ConnectionState",)),
 )
 _STREAM = (
@@ -69,7 +71,7 @@ def _misfits() -> Iterator[str]:
         (WorkerContext, ("mark_request",)),
         (server, _SERVER),
         (http, _HTTP),
-        (hypercorn.protocol.h2.H2Protocol, ("idle",)),
+        (hypercorn.protocol.h2.H2Protocol, ("_create_stream", "_flush", "idle")),
     ):
         owner = thing.__name__ if isinstance(thing, type) else type(thing).__name__
         yield from (f"{owner}.{name}" for name in names if not hasattr(thing, name))
@@ -85,13 +87,27 @@ def _misfits() -> Iterator[str]:
         yield "H11Protocol.connection, H11Protocol.send"
     if "TCPServer" not in _names_in(hypercorn.asyncio.run.worker_serve.__code__):
         yield "TCPServer in worker_serve"
+    yield from _misfits_of_http2()
     for made, takes in ((server, _SERVER_TAKES), (http, _HTTP_TAKES), (WSStream, _STREAM_TAKES)):
         if list(signature(made).parameters) != takes:
             yield f"{made.__name__}({', '.join(takes)})"
 
 
+def _misfits_of_http2() -> Iterator[str]:
+    """What each connection of HTTP/2 is made with, and how one comes to be of HTTP/2."""
+    protocol: Any = hypercorn.protocol.h2.H2Protocol
+    uses = {*protocol.__init__.__code__.co_names}
+    yield from (
+        f"H2Protocol.{name}" for name in ("connection", "keep_alive_requests", "local_settings", "streams")
+        if name not in uses
+    )  # fmt: skip
+    wrapper: Any = hypercorn.protocol.ProtocolWrapper
+    if not {"H11Protocol", "H2Protocol"} <= {*wrapper.__init__.__code__.co_names, *wrapper.handle.__code__.co_names}:
+        yield "H11Protocol and H2Protocol in ProtocolWrapper"
+
+
 def _misfits_of_wsproto() -> Iterator[str]:
-    """What tells whether it is between two messages."""
+    """What tells whether it is between two messages, and what reads a close frame."""
     try:
         protocol: Any = getattr(Connection(ConnectionType.SERVER), "_proto", None)
     except Exception as error:  # it is made otherwise
@@ -100,6 +116,10 @@ def _misfits_of_wsproto() -> Iterator[str]:
     frames, messages = getattr(protocol, "_frame_decoder", None), getattr(protocol, "_message_decoder", None)
     for decoder, names in ((frames, ("buffer", "header")), (messages, ("opcode",))):
         yield from (f"{name} of wsproto's decoders" for name in names if not hasattr(decoder, name))
+    if not callable(getattr(protocol, "_process_close", None)):
+        yield "FrameProtocol._process_close"
+    if "FrameProtocol" not in Connection.__init__.__code__.co_names:
+        yield "FrameProtocol in wsproto's Connection"
     if not isinstance(getattr(getattr(frames, "buffer", None), "buffer", None), bytearray):
         yield "bytes in the buffer of wsproto's decoders"
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import hypercorn.asyncio
 
+from app.addresses import LOOPBACK, Address
 from app.server.config import ServerConfig
 from app.server.http_connections import HTTP_ROOM, HTTPConnections, raise_descriptor_limit
 from app.server.listening import OUT_OF_DESCRIPTORS
@@ -35,6 +36,8 @@ class Guards(NamedTuple):
     """How many there are."""
     on_full: Callable[[], object]
     """Called where a socket is refused, since file descriptors run out."""
+    on_malformed: Callable[[], object]
+    """Called where a socket is refused, since its handshake is not the standard's."""
     on_shed: Callable[[str], object]
     """Called with the reason where a connection is ended: `idle`, `crowded`."""
 
@@ -42,6 +45,7 @@ class Guards(NamedTuple):
 async def serve(
     app: Any,
     *,
+    addresses: Sequence[Address] = LOOPBACK,
     port: int,
     max_payload: int,
     deflate: bool,
@@ -50,14 +54,14 @@ async def serve(
     http2: bool = False,
     guards: Guards | None = None,
 ) -> None:
-    """Serve on all addresses until `until` returns, which is where the sockets are drained.
+    """Serve on these addresses until `until` returns, which is where the sockets are drained.
 
     Since Python 3.12 Hypercorn waits for every open socket before its own graceful timeout counts, so it never comes to
-    an end by itself: the drain comes first, and what it leaves is cancelled. Raises OSError where the port cannot be
-    had.
+    an end by itself: the drain comes first, and what it leaves is cancelled. Raises OSError where an address or the
+    port cannot be had; port 0 is any that is free on all of them.
     """
     config = ServerConfig()
-    config.bind = [f"0.0.0.0:{port}"]
+    config.listen_on(addresses, port)
     config.backlog = BACKLOG
     config.accesslog = None
     config.errorlog = logger
@@ -70,6 +74,7 @@ async def serve(
     if guards is not None:
         raise_descriptor_limit(guards.max_sockets + HTTP_ROOM)
         config.unfinished, config.on_full, config.on_shed = guards.unfinished, guards.on_full, guards.on_shed
+        config.on_malformed = guards.on_malformed
         config.http_connections = HTTPConnections(
             guards.max_sockets + HTTP_ROOM, guards.sockets, partial(guards.on_shed, "crowded")
         )

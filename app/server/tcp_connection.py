@@ -6,21 +6,24 @@ costs. A connection that begins with anything else, or with nothing for a while,
 """
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import h11
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Data, EndData, Request, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from app.protocol import codec
 from app.server.config import ServerConfig
 from app.server.first_reader import FirstReader
-from app.server.upgrade import Upgrade, upgrade_in
+from app.server.http2 import HTTP2
+from app.server.upgrade import Refusal, Upgrade, asks_for_socket, refusal_of, upgrade_in, with_lists_joined
 from app.server.websocket_stream import WebSocketStream
 
 FIRST_WORD = 0.2
@@ -145,7 +148,7 @@ class TCPConnection(TCPServer):
             await self._close()
 
     async def _serve_http(self) -> None:
-        """Serve HTTP/1 and nothing else: Hypercorn goes over to HTTP/2 where a client asks for it."""
+        """Serve HTTP/1 and nothing else: Hypercorn goes over to HTTP/2 where a client begins with it."""
         socket = self.writer.get_extra_info("socket")
         try:
             client = parse_socket_addr(socket.family, socket.getpeername())
@@ -156,7 +159,6 @@ class TCPConnection(TCPServer):
                     self.app, self.config, self.context, group, ConnectionState(self.state), False, client, server,
                     self.protocol_send,
                 )  # fmt: skip
-                protocol.server_of_it = self
                 self.protocol = protocol  # type: ignore[assignment]  # it is asked for the same
                 await self.idle_task.restart(group, self._idle_timeout)
                 await self._read_data()
@@ -206,7 +208,7 @@ class TCPConnection(TCPServer):
             self._hold(self._held + COPIES * len(data))
         await self.protocol.handle(RawData(data))
         inner = getattr(self.protocol, "protocol", None)
-        if isinstance(inner, H2Protocol):
+        if isinstance(inner, HTTP2):
             self._hold(0)  # what its streams hold is theirs to say
             if inner.idle and not self._is_idle:
                 await self.protocol_send(Updated(idle=True))  # Hypercorn has it busy until its first stream ends
@@ -251,9 +253,17 @@ class NotHTTP1(Exception):
 
 
 class HTTP1(H11Protocol):
-    """Hypercorn's HTTP/1, which stays what it is."""
+    """Hypercorn's HTTP/1, with a closer look at upgrades.
 
-    server_of_it: TCPConnection
+    None of them leads to HTTP/2 (RFC 9113, 3.1, has no such upgrade any more): where it is configured, clients begin
+    with it.
+    """
+
+    config: ServerConfig
+
+    @property
+    def _server(self) -> TCPConnection:
+        return cast("TCPConnection", cast("Any", self.send).__self__)
 
     async def handle(self, event: Event) -> None:
         try:
@@ -262,17 +272,47 @@ class HTTP1(H11Protocol):
             await self.send(Closed())
 
     async def _check_protocol(self, event: Any) -> None:
+        if self.config.http2 and event.method == b"PRI":
+            await super()._check_protocol(event)  # it raises where HTTP/2 begins
         if event.http_version not in (b"1.0", b"1.1"):
             await self._send_error_response(505)
             raise NotHTTP1
-        if any(name == b"upgrade" for name, _ in event.headers) and self.server_of_it.refuses_sockets():
+        if any(name == b"upgrade" for name, _ in event.headers):
+            await self._check_upgrade(event)
+
+    async def _check_upgrade(self, request: Any) -> None:
+        if self._server.refuses_sockets():
             await self._send_error_response(503)
             raise NotHTTP1
+        refusal = refusal_of(request.method, request.http_version, request.headers)
+        if refusal is not None:
+            self.config.on_malformed()
+            await self._refuse(refusal)
+            raise NotHTTP1
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        body = codec.encode_json({"error": refusal.text})
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *refusal.headers,
+            *self.config.response_headers("h11"),
+        ]
+        await self._send_h11_event(h11.Response(status_code=refusal.status, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
 
     async def _create_stream(self, request: Any) -> None:
+        if asks_for_socket(request.method, request.headers):
+            request = SimpleNamespace(
+                method=request.method,
+                target=request.target,
+                http_version=request.http_version,
+                headers=with_lists_joined(request.headers),
+            )
         await super()._create_stream(request)
         if isinstance(self.connection, H11WSConnection):
-            self.server_of_it.become_socket()
+            self._server.become_socket()
 
 
 class UpgradedProtocol:

@@ -1,4 +1,4 @@
-"""The one place where Hypercorn is changed: it takes our connections and our streams for its own.
+"""The one place where Hypercorn and wsproto are changed: they take what is ours for their own.
 
 Where Hypercorn is not as it was checked (`app.server.fit`) it keeps what it has, and the app sends by ASGI.
 """
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import hypercorn.asyncio.run
-import hypercorn.protocol.h2
+import hypercorn.protocol
 import hypercorn.protocol.h11
+import wsproto.connection
 
 from app.server.fit import misfits
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def teach_hypercorn() -> Iterator[bool]:
-    """Have Hypercorn use what is ours, for as long as this lasts.
+    """Have these use what is ours, for as long as this lasts.
 
     Gives whether it does: a Hypercorn that lacks something of what was checked keeps its own.
     """
@@ -28,13 +29,17 @@ def teach_hypercorn() -> Iterator[bool]:
         logger.warning("Hypercorn is not as it was checked (no %s): it serves sockets as it can", ", ".join(missing))
         yield False
         return
-    from app.server.tcp_connection import TCPConnection  # noqa: PLC0415  # where it does not fit it fails
+    from app.server.close_frames import Frames  # noqa: PLC0415  # where it does not fit it fails
+    from app.server.http2 import HTTP2  # noqa: PLC0415
+    from app.server.tcp_connection import HTTP1, TCPConnection  # noqa: PLC0415
     from app.server.websocket_stream import WebSocketStream  # noqa: PLC0415
 
     taught: tuple[tuple[Any, str, type], ...] = (
         (hypercorn.asyncio.run, "TCPServer", TCPConnection),
         (hypercorn.protocol.h11, "WSStream", WebSocketStream),
-        (hypercorn.protocol.h2, "WSStream", WebSocketStream),
+        (hypercorn.protocol, "H11Protocol", HTTP1),
+        (hypercorn.protocol, "H2Protocol", HTTP2),
+        (wsproto.connection, "FrameProtocol", Frames),
     )
     before = [getattr(module, name) for module, name, _ in taught]
     for module, name, ours in taught:

@@ -9,7 +9,7 @@
   input still unread, the connection would be reset and the frame lost.
 - Compression is without context takeover, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
-- A connection of HTTP/1.1 whose upgrade is none is closed. Hypercorn leaves it open for as long as the client likes.
+- A connection whose upgrade is none is closed. Hypercorn leaves it open for as long as the client likes.
 - Short messages that came whole are passed on at once, see `app.server.whole_texts`. Hypercorn wakes a task.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
+from hypercorn.protocol.events import Data, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, Pong, TextMessage
@@ -91,7 +91,7 @@ class WebSocketStream(WSStream):
         self._heard = True  # something came since the last ping
 
     async def handle(self, event: Event) -> None:
-        if isinstance(event, Body | Data):  # of HTTP/2, and of HTTP/1.1
+        if isinstance(event, Data):
             self._heard = True
             if self._broken or self._is_over:
                 return  # wsproto raises at what comes behind a close frame
@@ -107,15 +107,14 @@ class WebSocketStream(WSStream):
                 self.config.websocket_pings.unwatch(self)
         if not isinstance(event, Request):
             await super().handle(event)
-            if self.closed and isinstance(event, Body | Data) and not self.handshake.accepted:
+            if self.closed and isinstance(event, Data) and not self.handshake.accepted:
                 await self._refuse_early()
             return
         group, self.task_group = self.task_group, cast("Any", AppTasks(self.task_group, self._control.inbox))
         await super().handle(event)
         self.task_group = group
         if self.closed:  # it is no upgrade after all, and was told so
-            if self.handshake.http_version == "1.1":
-                await self.send(StreamClosed(stream_id=self.stream_id))
+            await self.send(StreamClosed(stream_id=self.stream_id))
         else:  # the app's task has not run yet
             self.scope["extensions"][CONTROL] = cast("Any", self._control)
 
@@ -157,37 +156,37 @@ class WebSocketStream(WSStream):
         """Answer the handshake, with our own compression in place of Hypercorn's."""
         self.state = ASGIWebsocketState.CONNECTED
         given = [*message.get("headers", [])]
-        status, headers = self._handshake()
+        headers = self._handshake(message.get("subprotocol"))
         head = b""
-        if status != 101 or given:
-            await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers + given))
+        if given:
+            await self.send(Response(stream_id=self.stream_id, status_code=101, headers=headers + given))
         elif self._control.takes_frames:  # it leaves with the first of them
             head = _head_of(headers + self.config.response_headers("h11"))
         else:
             await self.send(Data(self.stream_id, _head_of(headers + self.config.response_headers("h11"))))
-        await self.config.log.access(self.scope, {"status": status, "headers": []}, time.time() - self.start_time)
+        await self.config.log.access(self.scope, {"status": 101, "headers": []}, time.time() - self.start_time)
         if self.closed:
             return  # the client went before it could be answered
         self._control.accepted(deflates=self._deflate is not None, head=head)
         if self.config.websocket_pings is not None:
             self.config.websocket_pings.watch(self)
 
-    def _handshake(self) -> tuple[int, list[tuple[bytes, bytes]]]:
-        headers: list[tuple[bytes, bytes]] = []
+    def _handshake(self, subprotocol: str | None) -> list[tuple[bytes, bytes]]:
+        headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
         handshake = self.handshake
         offers, handshake.extensions = handshake.extensions, None
         deflate = SharedDeflate(self.config.websocket_max_message_size)
         agreed = server_extensions_handshake(offers, [deflate]) if offers and self.config.websocket_deflate else None
         if agreed is not None:
             headers.append((b"sec-websocket-extensions", agreed))
+        if subprotocol is not None:
+            headers.append((b"sec-websocket-protocol", subprotocol.encode()))
         if handshake.key is not None:
             headers.append((b"sec-websocket-accept", generate_accept_token(handshake.key)))
         handshake.accepted = True
         self._deflate = deflate if deflate.enabled() else None
         self.connection = Connection(ConnectionType.SERVER, [deflate] if self._deflate is not None else [])
-        if handshake.http_version != "1.1":
-            return 200, headers
-        return 101, [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), *headers]
+        return headers
 
     def _forget_parser(self) -> None:
         """wsproto's protocol refers to its parser, a generator, and that to it."""

@@ -18,15 +18,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import DataReceived
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from wsproto.connection import Connection as WebSocket
-from wsproto.connection import ConnectionType
-from wsproto.events import CloseConnection, Ping, TextMessage
 
 from app import Settings, create_app
 from app.connection import Connection
@@ -239,7 +234,7 @@ async def test_memory_for_slow_clients_is_bounded_for_all_together() -> None:
 
 
 @asynccontextmanager
-async def serving(pings: Pings, *, http2: bool = False) -> AsyncIterator[tuple[Hub, int]]:
+async def serving(pings: Pings) -> AsyncIterator[tuple[Hub, int]]:
     """The service in this process, with pings that are asked sooner."""
     app = create_app(Settings(custom_msg_handlers="tests.support.handlers:HANDLERS", message_rate=0))
     hub: Hub = app.extensions["cloud_sockets"]
@@ -252,7 +247,7 @@ async def serving(pings: Pings, *, http2: bool = False) -> AsyncIterator[tuple[H
         await hub.close()
 
     running = asyncio.create_task(
-        serve(app, port=port, max_payload=10_000, deflate=True, until=until_stopped, pings=pings, http2=http2)
+        serve(app, port=port, max_payload=10_000, deflate=True, until=until_stopped, pings=pings)
     )
     try:
         yield hub, port
@@ -620,36 +615,3 @@ async def test_who_speaks_before_the_handshake_is_done_is_refused_and_gets_nothi
         assert answer.endswith(b"\r\n\r\n")
         await until(lambda: not hub.connections)
         writer.close()
-
-
-async def test_a_socket_over_http_2_is_served_and_answers_pings() -> None:
-    async with serving(Pings(interval=0.2, timeout=0.2), http2=True) as (hub, port):
-        await is_up(port)
-        reader, writer = await soon(asyncio.open_connection("127.0.0.1", port))
-        http = H2Connection(H2Configuration(client_side=True))
-        http.initiate_connection()
-        writer.write(http.data_to_send())
-        http.receive_data(await soon(reader.read(65536)))  # the server's settings: it knows sockets
-        where = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws")]
-        http.send_headers(1, [*where, (":authority", "localhost"), ("sec-websocket-version", "13")])
-        writer.write(http.data_to_send())
-        web = WebSocket(ConnectionType.CLIENT)
-        texts: list[str] = []
-        answered = 0
-        while answered < 4:
-            for event in http.receive_data(await soon(reader.read(65536))):
-                if isinstance(event, DataReceived):
-                    http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                    web.receive_data(event.data)
-            for said in web.events():
-                assert not isinstance(said, CloseConnection), said
-                if isinstance(said, TextMessage):
-                    texts.append(said.data)
-                elif isinstance(said, Ping):
-                    answered += 1
-                    http.send_data(1, web.send(said.response()))
-            writer.write(http.data_to_send())
-        assert '"welcome"' in texts[0]
-        assert len(hub.connections) == 1
-        writer.close()
-        await until(lambda: not hub.connections)

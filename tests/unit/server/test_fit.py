@@ -5,31 +5,36 @@ from collections import deque
 from typing import Any
 
 import pytest
+from hypercorn import protocol
 from hypercorn.asyncio import run
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol import h2, h11
 from hypercorn.protocol.ws_stream import Handshake, WSStream
+from wsproto import connection
 from wsproto.frame_protocol import Buffer, FrameProtocol
 
+from app.server.close_frames import Frames
 from app.server.fit import misfits
-from app.server.tcp_connection import TCPConnection
+from app.server.http2 import HTTP2
+from app.server.tcp_connection import HTTP1, TCPConnection
 from app.server.teach import teach_hypercorn
 from app.server.websocket_stream import WebSocketStream
 
 
 def streams() -> list[object]:
-    """What Hypercorn makes of a socket."""
-    return [getattr(module, "WSStream", None) for module in (h11, h2)]
+    """What Hypercorn makes of a socket, and of a connection."""
+    names = ((h11, "WSStream"), (protocol, "H11Protocol"), (protocol, "H2Protocol"), (connection, "FrameProtocol"))
+    return [getattr(module, name, None) for module, name in names]
 
 
 def test_this_hypercorn_fits() -> None:
     assert misfits() == []
     with teach_hypercorn() as taught:
         assert taught
-        assert streams() == [WebSocketStream] * 2
+        assert streams() == [WebSocketStream, HTTP1, HTTP2, Frames]
         assert vars(run)["TCPServer"] is TCPConnection
-    assert streams() == [WSStream] * 2
+    assert streams() == [WSStream, h11.H11Protocol, h2.H2Protocol, FrameProtocol]
     assert vars(run)["TCPServer"] is TCPServer
 
 
@@ -42,7 +47,10 @@ def test_this_hypercorn_fits() -> None:
         (TCPServer, "_close"),
         (TCPServer, "_read_data"),
         (TaskGroup, "spawn"),
-        (h2, "WSStream"),
+        (h2, "H2Protocol"),
+        (h2.H2Protocol, "_create_stream"),
+        (protocol, "ProtocolWrapper"),
+        (FrameProtocol, "_process_close"),
         (h11, "H11WSConnection"),
         (run, "TCPServer"),
     ],

@@ -63,6 +63,14 @@ def test_a_plain_upgrade_is_read() -> None:
         HEAD.replace(b"X-Empty:", b"X-Empty: a\rb"),
         HEAD.replace(b"X-Empty:", b"X-Empty: " + b"x" * MAX_SIZE),
         HEAD.replace(b"WebSocket\r", b"h2c\r"),
+        HEAD.replace(b"WebSocket\r", b"WebSocket, h2c\r"),
+        HEAD.replace(b"X-Empty:", b"Connection: close"),
+        HEAD.replace(b"X-Empty:", b"Sec-WebSocket-Version: 13"),
+        HEAD.replace(b"Version: 13", b"Version: 8"),
+        HEAD.replace(b"Sec-WebSocket-Version: 13\r\n", b""),
+        HEAD.replace(b"Key: dGhlIHNhbXBsZSBub25jZQ==", b"Key:"),
+        HEAD.replace(b"Key: dGhlIHNhbXBsZSBub25jZQ==", b"Key: dGhlIHNhbXBsZSBub25jZ==="),
+        HEAD.replace(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""),
         HEAD.replace(b"Upgrade: WebSocket\r\n", b""),
         HEAD.replace(b"keep-alive, Upgrade", b"keep-alive"),
         HEAD.replace(b"Connection: keep-alive, Upgrade\r\n", b""),
@@ -89,7 +97,10 @@ NAMES = st.sampled_from(
     ]
 )
 HEADERS = st.lists(st.tuples(NAMES, st.one_of(VALUES, st.binary(max_size=5))), max_size=4)
-PLAIN = [(b"Host", b"a"), (b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
+PLAIN = [
+    (b"Host", b"a"), (b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Version", b"13"),
+    (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+]  # fmt: skip
 
 
 @given(
