@@ -46,6 +46,8 @@ def _serve() -> int:
     lines = configure(settings.log_level, for_cloud_run=settings.on_cloud_run, project=settings.google_cloud_project)
     for sentence in unknown_variables(os.environ):
         logger.warning(sentence)
+    for sentence in settings.warnings():
+        logger.warning(sentence)
     try:
         keep_large_pieces_apart()
         with collecting_seldom(), to_many() as send_to_each:
@@ -84,12 +86,14 @@ async def run(settings: Settings, send_to_each: SendToEach, lines: ClientLines) 
         settings.max_connections,
         sockets=lambda: len(hub.connections),
         on_full=metrics.connections_refused.labels("full").inc,
+        on_malformed=metrics.connections_refused.labels("handshake").inc,
         on_shed=lambda reason: metrics.connections_shed.labels(reason).inc(),
     )
     tidying = asyncio.create_task(tidy_up())
     try:
         await serve(
             app,
+            addresses=settings.addresses,
             port=settings.port,
             max_payload=settings.max_payload,
             deflate=settings.per_message_deflate,

@@ -4,17 +4,18 @@ import importlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from quart import Quart, Websocket, session
 
+from app.addresses import is_loopback_host
 from app.auth.api_keys import ApiKeys
 from app.auth.origins import OriginRule
 from app.auth.session import user_of
 from app.clock import Clock
 from app.core.router import Rules
 from app.core.users import UserError
-from app.fanout import Fanout
+from app.fanout import PROCESS_LENGTH, Fanout
 from app.fanout.embedded import Bus, EmbeddedFanout
 from app.handlers import Handler, Handlers
 from app.hub import Hub, Identity, Limits
@@ -26,6 +27,7 @@ from app.sending import SendToEach, one_by_one
 from app.settings import Settings, SettingsError, describe
 from app.web import create_quart
 from app.web.door import Door, Guest, Refused
+from app.web.session_cookies import signed_at
 
 if TYPE_CHECKING:
     from app.fanout.pubsub import TopicName
@@ -53,9 +55,10 @@ def create_app(
     metrics = Metrics()
     metrics.sends_to_many.set(send_to_each is not one_by_one)
     instance_id = f"{clock.chance.getrandbits(48):012x}"
+    process = f"{clock.chance.getrandbits(4 * PROCESS_LENGTH):0{PROCESS_LENGTH}x}"
     handlers = _load_handlers(settings)
     hub = Hub(
-        identity=Identity(instance_id, settings.k_revision),
+        identity=Identity(instance_id, settings.k_revision, process),
         rules=Rules(
             ack_types=frozenset(settings.ack_message_types),
             broadcast_types=frozenset(settings.broadcast_message_types) - {messages.BROADCAST},
@@ -86,20 +89,22 @@ def create_app(
             rollover=settings.rollover,
         ),
         include_user_props=settings.include_user_props,
-        fanout=fanout or _make_fanout(settings, instance_id, metrics, clock),
+        fanout=fanout or _make_fanout(settings, instance_id, process, metrics, clock),
         handlers=Handlers(handlers, metrics, max_bytes=settings.max_unfinished_bytes // 2),
         metrics=metrics,
         clock=clock,
         options=_shown_options(settings, handlers),
         custom_pubsub=settings.pubsub_provider is not None,
+        shows_channels=settings.auth_mode == "anonymous" and not settings.on_cloud_run,
         send_to_each=send_to_each,
     )
     return create_quart(
         hub,
-        _make_door(settings),
+        _make_door(settings, clock),
         path=settings.path,
         max_payload=settings.max_payload,
         secret_key=None if settings.secret_key is None else settings.secret_key.get_secret_value(),
+        session_lifetime=settings.session_lifetime,
     )
 
 
@@ -160,11 +165,11 @@ def _load_handlers(settings: Settings) -> dict[str, Handler]:
 # The fan-out
 
 
-def _make_fanout(settings: Settings, instance_id: str, metrics: Metrics, clock: Clock) -> Fanout:
+def _make_fanout(settings: Settings, instance_id: str, process: str, metrics: Metrics, clock: Clock) -> Fanout:
     if settings.pubsub_provider is not None:
         return _make_provider(settings, instance_id)
     if settings.pubsub_topic_name is not None:
-        return _make_pubsub(settings, settings.pubsub_topic_name, instance_id, metrics, clock)
+        return _make_pubsub(settings, settings.pubsub_topic_name, instance_id, process, metrics, clock)
     return EmbeddedFanout(Bus(instance_id))
 
 
@@ -192,7 +197,9 @@ def _make_provider(settings: Settings, instance_id: str) -> Fanout:
     return made
 
 
-def _make_pubsub(settings: Settings, topic: str, instance_id: str, metrics: Metrics, clock: Clock) -> Fanout:
+def _make_pubsub(
+    settings: Settings, topic: str, instance_id: str, process: str, metrics: Metrics, clock: Clock
+) -> Fanout:
     from app.fanout import pubsub  # noqa: PLC0415  # not before it is needed: it takes a second of CPU to import
 
     name = _topic_name(settings, topic)
@@ -212,6 +219,7 @@ def _make_pubsub(settings: Settings, topic: str, instance_id: str, metrics: Metr
         skew=settings.delivery_skew,
         revision=settings.k_revision,
         orphan_grace=settings.orphan_grace,
+        process=process,
     )
 
 
@@ -243,22 +251,24 @@ def _topic_name(settings: Settings, topic: str) -> "TopicName":
 # The door
 
 
-def _make_door(settings: Settings) -> Door:
+def _make_door(settings: Settings, clock: Clock) -> Door:
     local = settings.auth_mode == "anonymous" and not settings.on_cloud_run
     keys = ApiKeys([key.get_secret_value() for key in settings.api_keys], open_without=not settings.on_cloud_run)
     return Door(
-        origin_allowed=OriginRule(settings.allowed_origins, local=local).allows,
-        identify=None if settings.auth_mode == "anonymous" else _session_reader(settings),
+        origins=OriginRule(settings.allowed_origins, local=local),
+        takes_host=is_loopback_host if settings.serves_own_machine else None,
+        identify=None if settings.auth_mode == "anonymous" else _session_reader(settings, clock),
         check_key=lambda authorization: keys.access(authorization).value,
+        has_keys=bool(settings.api_keys),
         metrics_open_to_loopback=settings.on_cloud_run,
     )
 
 
-def _signed_cookie(_upgrade: Websocket) -> dict[str, Any]:
-    return dict(session)  # Quart has read it for this upgrade
+def _signed_cookie(_upgrade: Websocket) -> Any:
+    return cast("Any", session)._get_current_object()  # noqa: SLF001  # Quart has read it for this upgrade
 
 
-def _session_reader(settings: Settings) -> Callable[[Websocket], Any]:
+def _session_reader(settings: Settings, clock: Clock) -> Callable[[Websocket], Any]:
     parser = _signed_cookie if settings.session_parser is None else _load("session_parser", settings.session_parser)
     if not callable(parser):
         raise _bad("session_parser", settings.session_parser, "a function(websocket) -> session")
@@ -275,6 +285,12 @@ def _session_reader(settings: Settings) -> Callable[[Websocket], Any]:
             identified = user_of(found, settings.session_user_property_name, settings.include_user_props)
         except UserError as error:
             raise Refused(str(error)) from None
-        return Guest(identified.user, identified.session_user)
+        now = clock.unix_ns() / 1e9
+        began = signed_at(found)
+        # Only its parser knows how long a session of another kind lasts: it is asked again after so long.
+        ends_at = (now if began is None else began) + settings.session_lifetime
+        if ends_at <= now:
+            raise Refused("the session has ended")
+        return Guest(identified.user, identified.session_user, ends_at)
 
     return identify

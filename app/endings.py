@@ -10,6 +10,7 @@ import logging
 from app.clock import Clock
 from app.connection import Connection
 from app.core.departures import Departures, Reason, return_window, slots
+from app.core.expiries import Expiries
 from app.core.revisions import newest_after
 from app.fanout import Fanout
 from app.metrics import Metrics
@@ -65,6 +66,8 @@ class Endings:
         self._rollover = rollover
         self._revision = revision
         self._departures: Departures[Connection] = Departures(timeout)
+        self._sessions: Expiries[Connection] = Expiries()
+        """Those of users, by the time of day, which goes on while the process is stopped."""
         self._tick = min(TICK, TICK_PART * timeout)
         self._deaf = False
         self._newer: str | None = None
@@ -86,15 +89,18 @@ class Endings:
         if self._timer is not None:
             self._timer.cancel()
 
-    def join(self, connection: Connection) -> None:
-        """A connection that was welcomed."""
+    def join(self, connection: Connection, session_ends: float | None = None) -> None:
+        """Take in a connection that was welcomed; `session_ends` in Unix seconds."""
         self._departures.join(connection, self._clock.monotonic(), self._clock.chance.random)
+        if session_ends is not None:
+            self._sessions.set(connection, session_ends)
         if self.draining:  # it slipped in while its upgrade was under way
             self._drain(connection, self._clock.chance.random() * self._return_window)
 
     def leave(self, connection: Connection) -> None:
         """A connection is gone."""
         self._departures.leave(connection)
+        self._sessions.leave(connection)
         if not self._departures.sockets:
             self._all_gone.set()
 
@@ -173,8 +179,11 @@ class Endings:
             if self._rollover is not None and now >= self._look_for_newer_at:
                 self._look_for_newer_at = now + LOOK_FOR_NEWER
                 self._look_for_newer(now, self._rollover)
+            expired = self._sessions.due(self._clock.unix_ns() / 1e9, BATCH)
+            for connection in expired:
+                self.end(connection, CloseCode.EXPIRED, "session expired")
             steps = self._departures.due(now, BATCH)
-            if len(steps) == BATCH:
+            if BATCH in (len(steps), len(expired)):
                 wait = min(wait, PAUSE)  # there may be more
             for connection, reason, closes in steps:
                 if closes:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from app.addresses import ALL, LOOPBACK, Address, is_loopback_address, listening_on, origin_pattern
 from app.protocol import messages
 from app.protocol.messages import NAME_RULE, is_name
 
@@ -101,6 +102,12 @@ class Settings(BaseModel):
     )
     session_parser: Import = variable(None, "A function(websocket) -> session; unset: Quart's signed cookie", IMPORT)
     session_user_property_name: str = variable("user", "Where in the session the user is", "a property name")
+    session_lifetime: int = number(
+        2_678_400,
+        "How long a session counts from its signature on, or with a parser of your own a socket from its upgrade on; "
+        "then the socket is closed with 3005",
+        "seconds",
+    )
     path: str = variable(
         "/ws",
         "Where sockets are opened",
@@ -117,8 +124,9 @@ class Settings(BaseModel):
     allowed_origins: CommaSeparated | None = variable(
         None,
         "Which pages may open a socket; "
-        "unset: those of the same host, with `anonymous` off Cloud Run also loopback and `null`",
-        "origins such as https://app.example.com, null, or * for all, separated by commas",
+        "unset: those of the same scheme, host and port, with `anonymous` off Cloud Run also loopback ones",
+        "origins such as https://app.example.com, https://*.example.com or https://app.example.com:*, "
+        "null and file:// (pages from the disk), or * for all, separated by commas",
     )
     api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = variable(
         (),
@@ -199,7 +207,17 @@ class Settings(BaseModel):
         pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$",
     )
 
-    http2: bool = variable(False, "Whether HTTP/2 is spoken to who asks for it", "true or false")
+    http2: bool = variable(
+        False,
+        "Whether HTTP/2 is spoken to who begins with it, for requests; sockets are opened by HTTP/1.1",
+        "true or false",
+    )
+
+    host: CommaSeparated | None = variable(
+        None,
+        "Where to listen; unset: 127.0.0.1 and ::1, on Cloud Run all addresses; in the image `0.0.0.0`",
+        "IP addresses or localhost, separated by commas, without a port; 0.0.0.0: all, those of IPv6 too",
+    )
 
     # Standard names, without the prefix
     port: int = variable(8080, "Where to listen", "a port from 0 (any that is free) to 65535", ge=0, le=65535)
@@ -250,8 +268,9 @@ class Settings(BaseModel):
             yield "path", _allowed("path")
         elif self.on_cloud_run and self.path.endswith("z"):
             yield "path", "a path that does not end in z: Cloud Run keeps those for itself"
-        if any(not _ORIGIN.fullmatch(origin) for origin in self.allowed_origins or ()):
-            yield "allowed_origins", _allowed("allowed_origins")
+        yield from self._address_problems()
+        if self.secret_key is not None and not self.secret_key.get_secret_value().strip():
+            yield "secret_key", "a secret of more than white space"
         if any(not re.fullmatch(r"[!-~]+", key.get_secret_value()) for key in self.api_keys):
             yield "api_keys", _allowed("api_keys")
         if any(":" in prop or not is_name(prop) for prop in self.include_user_props):
@@ -262,6 +281,35 @@ class Settings(BaseModel):
                 f"0, or at least {LEAST_GRACE}: Cloud Run may keep an idle instance without CPU for long",
             )
         yield from self._type_problems()
+
+    def _address_problems(self) -> Iterator[Problem]:
+        try:
+            listening_on(self.host if self.host is not None else ["localhost"])
+        except ValueError:
+            yield "host", _allowed("host")
+        for origin in self.allowed_origins or ():
+            if origin.lower() in ("*", "null"):
+                continue
+            try:
+                origin_pattern(origin)
+            except ValueError as error:
+                yield "allowed_origins", f"{_allowed('allowed_origins')}; {origin[:200]!r} is none: {error}"
+
+    def warnings(self) -> Iterator[str]:
+        """What is allowed, and yet most likely not meant: a sentence about each."""
+        key = "" if self.secret_key is None else self.secret_key.get_secret_value()
+        if key != key.strip():
+            yield (
+                "SECRET_KEY begins or ends with white space, such as the line break of a file: unless the app that "
+                "signs the cookies has the same, none of them counts here"
+            )
+        if self.on_cloud_run or self.is_on_loopback:
+            return
+        here = f"it listens on {', '.join(address.host for address in self.addresses)}, not on this machine alone"
+        if self.auth is None and not self.setup_http_user:
+            yield f"{here}, and {PREFIX}AUTH is not set: whoever can reach it may open a socket"
+        if not self.api_keys:
+            yield f"{here}, and {PREFIX}API_KEYS is not set: whoever can reach it may publish and read info and metrics"
 
     def _type_problems(self) -> Iterator[Problem]:
         lists = {
@@ -282,6 +330,23 @@ class Settings(BaseModel):
     def on_cloud_run(self) -> bool:
         """Whether this process was started by Cloud Run."""
         return self.k_service is not None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where to listen, with the default that holds here."""
+        if self.host is not None:
+            return listening_on(self.host)
+        return ALL if self.on_cloud_run else LOOPBACK
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Return whether only this machine itself can reach the service."""
+        return all(is_loopback_address(address.host) for address in self.addresses)
+
+    @property
+    def serves_own_machine(self) -> bool:
+        """Return whether this is the hub of a laptop, open to whatever runs there and to nobody else."""
+        return not self.on_cloud_run and self.auth_mode == "anonymous" and self.is_on_loopback
 
     @property
     def auth_mode(self) -> Literal["anonymous", "session"]:
@@ -319,7 +384,6 @@ _LISTS = {
     "allowed_origins",
     "api_keys",
 }
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s@]+", re.IGNORECASE)
 
 
 def variable_name(field: str) -> str:

@@ -1,61 +1,62 @@
 """Which pages may open a socket. Browsers do not lie about a page's origin; other clients send none. Pure."""
 
 from collections.abc import Sequence
-from ipaddress import ip_address
-from urllib.parse import urlsplit
+
+from app.addresses import Origin, is_loopback, origin_of, origin_pattern, same_host
 
 ANY = "*"
 NULL = "null"
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+VARIABLE = "CLOUD_SOCKETS_ALLOWED_ORIGINS"
+SHOWN = 200
+"""Characters of a header that a log line shows."""
+_SCHEMES = {None: ("https", "http"), "https": ("https",), "http": ("http",)}
+"""Of pages of the same host, by what the request came by."""
 
 
 class OriginRule:
-    """`allowed`: the configured origins; None: pages of the same host, with `local` also loopback and null."""
+    """`allowed`: the configured origins; None: pages of the same host, with `local` also loopback ones.
+
+    Raises ValueError for an entry that no page could have.
+    """
 
     def __init__(self, allowed: Sequence[str] | None, *, local: bool) -> None:
-        self._any = allowed is not None and ANY in allowed
-        self._allowed = None if allowed is None else {_normal(origin) for origin in allowed}
         self._local = local
+        self._listed = None if allowed is None else tuple(allowed)
+        given = {entry.lower() for entry in allowed or ()}
+        self._any = ANY in given
+        self._null = NULL in given
+        patterns = [origin_pattern(entry) for entry in allowed or () if entry.lower() not in (ANY, NULL)]
+        self._wide = [pattern for pattern in patterns if pattern.any_subdomain or pattern.any_port]
+        self._exact = {Origin(*pattern[:3]) for pattern in patterns if pattern not in self._wide}
 
-    def allows(self, origin: str | None, host: str | None) -> bool:
-        """Whether a page of this origin may open a socket here; `host` is the request's Host header."""
+    def allows(self, origin: str | None, host: str | None, scheme: str | None = None) -> bool:
+        """Return whether a page of this origin may open a socket here.
+
+        `host` is the request's Host header; `scheme` is http or https, whatever the request came by, None: unknown.
+        """
         if origin is None or self._any:
             return True
-        if self._allowed is not None:
-            return _normal(origin) in self._allowed
-        if host and origin in (f"https://{host}", f"http://{host}"):
+        if self._listed is None and host and origin in [f"{own}://{host}" for own in _SCHEMES[scheme]]:
             return True  # as most say it, and soon found out; what follows sees the same host in other words
-        if self._local and (origin == NULL or _is_loopback(origin)):
+        page = origin_of(origin)
+        if page is None:
+            return self._null and origin.lower() == NULL
+        if self._listed is not None:
+            return page in self._exact or any(pattern.matches(page) for pattern in self._wide)
+        if self._local and page.scheme in ("http", "https") and is_loopback(page.host):
             return True
-        return origin != NULL and host is not None and _same_host(origin, host)
+        return bool(host) and same_host(page, host or "", scheme)
 
-
-def _split(origin: str) -> tuple[str, str, int | None] | None:
-    try:
-        parts = urlsplit(origin.strip().lower())
-        return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:  # a port or an address that is none
-        return None
-
-
-def _normal(origin: str) -> object:
-    return NULL if origin.lower() == NULL else _split(origin)
-
-
-def _same_host(origin: str, host: str) -> bool:
-    parts = _split(origin)
-    if parts is None:
-        return False
-    scheme, name, port = parts
-    here = _split(f"{scheme}://{host}")
-    return bool(name) and here is not None and here[1:] == (name, port)
-
-
-def _is_loopback(origin: str) -> bool:
-    parts = _split(origin)
-    if parts is None or parts[0] not in ("http", "https"):
-        return False
-    try:
-        return ip_address(parts[1]).is_loopback
-    except ValueError:
-        return parts[1] == "localhost" or parts[1].endswith(".localhost")
+    def refusal(self, origin: str, host: str | None, scheme: str | None = None) -> str:
+        """Say what an origin was compared with, and what would let it in, for the log."""
+        shown = origin[:SHOWN]
+        if self._listed is not None:
+            wanted = f"in {VARIABLE} ({', '.join(self._listed)[:SHOWN] or 'which is empty'})"
+        else:
+            here = f"{scheme or 'http or https'}://{(host or '')[:SHOWN]}"
+            source = "X-Forwarded-Proto and Host" if scheme else "Host"
+            wanted = f"{here!r}, as {source} say" + ("" if scheme else "s") + (", nor loopback" if self._local else "")
+        page = origin_of(origin)
+        if origin.lower() != NULL and page is None:
+            return f"the origin {shown!r} is not {wanted}, and is none that could be listed"
+        return f"the origin {shown!r} is not {wanted}; {VARIABLE} with {shown} would let it in"

@@ -2,18 +2,19 @@
 
 import hashlib
 import logging
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from quart import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
+from app.addresses import is_loopback_address
 from app.hub import Hub
 from app.metrics import CONTENT_TYPE
 from app.protocol import codec, messages
 from app.protocol.errors import ErrorCode, MessageError
 from app.web.door import Door
+from app.web.targets import names
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ STATUS = {
     ErrorCode.INTERNAL: 500,
 }
 """The HTTP status of an error; 400 for all others."""
+FORWARDING = {b"forwarded", b"via"}
+FORWARDING_PREFIXES = (b"x-forwarded-", b"x-envoy-")
+"""Headers by which a proxy shows itself."""
 CLIENT = (Path(__file__).parents[1] / "static" / "client.js").read_bytes()
 CLIENT_ETAG = hashlib.sha256(CLIENT).hexdigest()[:32]
 
@@ -33,6 +37,7 @@ CLIENT_ETAG = hashlib.sha256(CLIENT).hexdigest()[:32]
 def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
     """All routes that are not the socket's."""
     routes = Blueprint("http", __name__)
+    routes.before_request(_refuse_other_spellings)
 
     @routes.get("/health/live")
     async def live() -> Response:
@@ -47,8 +52,7 @@ def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        beside = door.metrics_open_to_loopback and _from_loopback()
-        refusal = None if beside else _refuse_without_key(door)
+        refusal = _refuse_metrics(door)
         return refusal or Response(hub.metrics.render(), content_type=CONTENT_TYPE)
 
     @routes.get("/api/info")
@@ -80,6 +84,7 @@ def http_routes(hub: Hub, door: Door, socket_path: str) -> Blueprint:
     async def not_a_socket() -> Response:
         answer = _answer({"error": "this path takes WebSocket connections only"}, 426)
         answer.headers["Upgrade"] = "websocket"
+        answer.headers["Connection"] = "upgrade"
         return answer
 
     return routes
@@ -103,19 +108,24 @@ async def _publish(hub: Hub, body: bytes) -> Response:
         invalid = MessageError(ErrorCode.INVALID_JSON, f"not UTF-8 at byte {error.start}")
         return _error(hub, invalid, body[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
     if isinstance(decoded, codec.Refused):
-        return _error(hub, decoded.error, decoded.shown)
+        return _error(hub, decoded.error, decoded.shown, decoded.ack_id)
     try:
         published = await hub.publish_from_outside(decoded.message)
     except MessageError as error:
-        return _error(hub, error, decoded.shown)
-    answer = {"id": published.id, "pubsubId": published.pubsub_id}
+        return _error(hub, error, decoded.shown, decoded.message.ack_id)
+    answer = {
+        "id": published.id,
+        "pubsubId": published.pubsub_id,
+        "duplicate": published.duplicate or None,
+    }
     return _answer({key: value for key, value in answer.items() if value is not None}, 202)
 
 
-def _error(hub: Hub, error: MessageError, shown: Any) -> Response:
+def _error(hub: Hub, error: MessageError, shown: Any, ack_id: messages.Json | None = None) -> Response:
     hub.metrics.errors.labels(error.code.value).inc()
     answer = _answer(
         {
+            **({} if ack_id is None else {"ackId": ack_id}),
             "type": messages.ERROR,
             "code": error.code.value,
             "value": error.value,
@@ -137,15 +147,34 @@ def _refuse_without_key(door: Door) -> Response | None:
         answer = _answer({"error": "an API key is needed: Authorization: Bearer <key>"}, 401)
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
+    return _closed()
+
+
+def _refuse_metrics(door: Door) -> Response | None:
+    """Without a key the metrics are for what runs beside this process alone."""
+    if _comes_from_beside():
+        return None if door.metrics_open_to_loopback else _refuse_without_key(door)
+    return _refuse_without_key(door) if door.has_keys else _closed()
+
+
+def _closed() -> Response:
     return _answer({"error": "closed until CLOUD_SOCKETS_API_KEYS is set"}, 403)
 
 
-def _from_loopback() -> bool:
-    """Whether the request comes from beside this process, as a sidecar's: by the peer's address, never by a header."""
-    try:
-        return ip_address((request.scope.get("client") or ("",))[0]).is_loopback
-    except ValueError:
-        return False
+async def _refuse_other_spellings() -> None:
+    """Answer 404 where a path was found that is written otherwise. What has parts of its own may be escaped."""
+    rule = request.url_rule
+    if rule is not None and not rule.arguments and not names(request.scope, rule.rule):
+        raise NotFound
+
+
+def _comes_from_beside() -> bool:
+    """Return whether a request begins beside this process, as a sidecar's, and was sent on by no proxy there."""
+    peer = (request.scope.get("client") or ("",))[0]
+    return is_loopback_address(peer) and not any(
+        name.lower() in FORWARDING or name.lower().startswith(FORWARDING_PREFIXES)
+        for name, _ in request.scope["headers"]
+    )
 
 
 def _answer(value: object, status: int = 200) -> Response:

@@ -10,14 +10,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from quart import Quart
-from quart.asgi import ASGIWebsocketConnection
+from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 
 from app.web.control import Control, control_of
+from app.web.targets import routable
 
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 """ASGI's."""
 Straight: TypeAlias = Callable[[Any, Control, Send], Awaitable[None] | None]
 """(ASGI scope, control, send) -> the handling of a socket for which Quart need not be asked; else None."""
+
+
+class HTTPConnection(ASGIHTTPConnection):
+    """Quart's side of a request, whatever its target is."""
+
+    def __init__(self, app: Quart, scope: Any) -> None:
+        super().__init__(app, routable(scope))
 
 
 class OneTaskConnection:
@@ -32,7 +40,7 @@ class OneTaskConnection:
         """Run the handler until it ends or the client is gone, which cancels it."""
         control = control_of(self._scope)
         if control is None or not control.takes_frames:
-            await ASGIWebsocketConnection(self._app, self._scope)(receive, send)
+            await ASGIWebsocketConnection(self._app, routable(self._scope))(receive, send)
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
@@ -61,5 +69,5 @@ class OneTaskConnection:
         if straight is not None:
             await straight
         else:
-            quarts = ASGIWebsocketConnection(self._app, self._scope)
+            quarts = ASGIWebsocketConnection(self._app, routable(self._scope))
             await quarts.handle_websocket(quarts._create_websocket_from_scope(send), send)  # noqa: SLF001

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs
 
 from quart import Blueprint, Response, Websocket, websocket
+from werkzeug.exceptions import NotFound
 
 from app.connection import Connection
 from app.hub import Hub
@@ -18,17 +19,23 @@ from app.logs import current_trace, trace_of
 from app.protocol import codec
 from app.protocol.frame import Frame
 from app.web.control import Control, control_of
-from app.web.door import Door, Guest, Refused
+from app.web.door import OTHER_HOST, Door, Guest, Refused
 from app.web.one_task import Send, Straight
+from app.web.targets import host_of, names, scheme_of
 
 logger = logging.getLogger(__name__)
 
 ANYBODY = Guest(None, None)
 ACCEPT: dict[str, Any] = {"type": "websocket.accept", "subprotocol": None, "headers": []}
+SUBPROTOCOLS = ("cloud-sockets", "json")
+"""Names of the service's messages, as a client may ask for them; the first that is offered is chosen. A browser ends a
+socket for which it offered some and none was chosen."""
 IDENTIFY_TIMEOUT = 10.0
 """Seconds in which a session parser tells who opens a socket; until then a place is kept for it."""
 MAX_QUERY = 2048
 """Bytes of a query that is read: a position has 600 at most. A longer one takes milliseconds, and names none."""
+SHOWN = 200
+"""Characters of a header that a log line shows."""
 RETRY_AFTER = {"Retry-After": "1"}
 """Seconds: another instance, or this one a moment later, has room."""
 
@@ -41,12 +48,15 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
     @routes.websocket(path)
     async def open_socket() -> Response | None:
         upgrade: Websocket = cast("Any", websocket)._get_current_object()  # noqa: SLF001  # for other tasks
+        if not names(upgrade.scope, path):
+            raise NotFound
         guest = await _admit(hub, door, upgrade)
         if isinstance(guest, Response):
             return guest
         control = control_of(upgrade.scope)
         if control is not None and control.takes_frames:
-            await _serve_frames(hub, guest, control, _position_in(upgrade.query_string), upgrade.accept)
+            accept = partial(upgrade.accept, subprotocol=_subprotocol(upgrade.scope))
+            await _serve_frames(hub, guest, control, _position_in(upgrade.query_string), accept)
         else:
             say_once("this server takes no ready frames: each client gets each message encoded anew")
             hub.metrics.connections_by_message.inc()
@@ -66,29 +76,38 @@ class Objection(NamedTuple):
 
 
 DRAINING = Objection(503, "draining", "the instance is shutting down", RETRY_AFTER)
+NOT_STARTED = Objection(503, "not_started", "the hub is not started", RETRY_AFTER)
 DEAF = Objection(503, "deaf", "the instance does not hear what is published", RETRY_AFTER)
 FULL = Objection(503, "full", "the instance has no room for another connection", RETRY_AFTER)
+MISDIRECTED = Objection(421, "host", OTHER_HOST)
 FOREIGN = Objection(403, "origin", "pages of this origin may not open a socket here")
 UNKNOWN = Objection(401, "unauthenticated", "a session with a user is needed")
 
 
-def _objection(hub: Hub, door: Door, origin: str | None, host: str | None) -> Objection | None:
+def _objection(hub: Hub, door: Door, origin: str | None, host: str | None, scheme: str | None) -> Objection | None:
     """What speaks against a socket, whoever it is for."""
+    if door.takes_host is not None and host is not None and not door.takes_host(host):
+        return MISDIRECTED
     if hub.draining:
         return DRAINING
+    if not hub.is_started:
+        return NOT_STARTED
     if hub.deaf:
         return DEAF
     if hub.full:
         return FULL
-    return None if door.origin_allowed(origin, host) else FOREIGN
+    return None if door.origins.allows(origin, host, scheme) else FOREIGN
 
 
 async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
-    origin = upgrade.headers.get("Origin")
-    objection = _objection(hub, door, origin, upgrade.headers.get("Host"))
+    origin, host = upgrade.headers.get("Origin"), host_of(upgrade.scope["headers"])
+    scheme = scheme_of(upgrade.scope, upgrade.headers.get("X-Forwarded-Proto"))
+    objection = _objection(hub, door, origin, host, scheme)
     if objection is not None:
         if objection is FOREIGN:
-            logger.warning("refused a socket from the origin %r", origin)
+            logger.warning("refused a socket: %s", door.origins.refusal(origin or "", host, scheme))
+        elif objection is MISDIRECTED:
+            logger.warning("refused a socket for the host %r: %s", (host or "")[:SHOWN], OTHER_HOST)
         return _refuse(hub, objection)
     if door.identify is None:
         return ANYBODY
@@ -122,6 +141,12 @@ class _SaidOnce:
             logger.warning(sentence)
 
 
+def _subprotocol(scope: Any) -> str | None:
+    """The subprotocol that is spoken with a client, of those that it offers; None: none."""
+    offered = scope.get("subprotocols") or ()
+    return next((name for name in SUBPROTOCOLS if name in offered), None)
+
+
 def _position_in(query: bytes) -> str | None:
     """Where a client that comes back was in its inbox, in the query of its URL."""
     if not query or len(query) > MAX_QUERY:
@@ -138,15 +163,19 @@ def straight_way(hub: Hub, door: Door, path: str) -> Straight:
     notes its trace.
     """
 
+    target = path.encode()
+
     def straight(scope: Any, control: Control, send: Send) -> Awaitable[None] | None:
-        if door.identify is not None or scope["path"] != path:
+        if door.identify is not None or scope["raw_path"] != target:
             return None
         # Of a header that is there twice the first counts, as with Quart.
         headers = {name.decode("latin1"): value.decode("latin1") for name, value in reversed(scope["headers"])}
-        if _objection(hub, door, headers.get("origin"), headers.get("host")) is not None:
+        scheme = scheme_of(scope, headers.get("x-forwarded-proto"))
+        if _objection(hub, door, headers.get("origin"), headers.get("host"), scheme) is not None:
             return None
         current_trace.set(trace_of(headers))
-        return _serve_frames(hub, ANYBODY, control, _position_in(scope["query_string"]), lambda: send(ACCEPT))
+        accept = {**ACCEPT, "subprotocol": _subprotocol(scope)} if scope["subprotocols"] else ACCEPT
+        return _serve_frames(hub, ANYBODY, control, _position_in(scope["query_string"]), lambda: send(accept))
 
     return straight
 
@@ -155,7 +184,7 @@ async def _serve_frames(
     hub: Hub, guest: Guest, control: Control, position: str | None, accept: Callable[[], Awaitable[None]]
 ) -> None:
     """The fast way: what the hub sends is written to the connection as it is."""
-    connection = hub.connect(*guest, outlet=control, position=position)
+    connection = hub.connect(*guest[:2], outlet=control, position=position, session_ends=guest.session_ends)
     _Watch(hub, connection, control)
     try:
         await accept()
@@ -204,11 +233,12 @@ async def _serve_messages(hub: Hub, guest: Guest, upgrade: Websocket, control: C
     """The way that every ASGI server has: a task sends message after message."""
     aborted = asyncio.Event()
     messages = MessageOutlet(upgrade.send, upgrade.close, abort=aborted.set)
-    connection = hub.connect(*guest, outlet=messages, position=_position_in(upgrade.query_string))
+    position = _position_in(upgrade.query_string)
+    connection = hub.connect(*guest[:2], outlet=messages, position=position, session_ends=guest.session_ends)
     if control is not None:
         _Watch(hub, connection, control)
     try:
-        await upgrade.accept()
+        await upgrade.accept(subprotocol=_subprotocol(upgrade.scope))
         connection.open()
         reading = asyncio.create_task(_read(hub, connection, upgrade, control))
         sending = asyncio.create_task(messages.run())

@@ -1,21 +1,55 @@
 """A page in a real browser, which offers compression and tells where it comes from."""
 
+import asyncio
 import json
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from playwright.async_api import Browser, expect
 
 from tests.support.client import Client
-from tests.support.process import Server
-from tests.support.readme import block
+from tests.support.deadline import soon, until
+from tests.support.process import Server, free_port
+from tests.support.readme import README, block
+
+OPENS = """url => new Promise(resolve => {
+    const socket = new WebSocket(url);
+    socket.onopen = () => resolve(true);
+    socket.onerror = () => resolve(false);
+})"""
+"""Whether a page may open a socket."""
 
 
-async def test_the_readmes_page_opened_from_the_disk(browser: Browser, tmp_path: Path) -> None:
-    async with Server() as server:
+@asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[str]:
+    """Serve a folder as the README says; gives its address."""
+    port = free_port()
+    command = block("Try it", "sh", 1)
+    assert command.startswith("python3 -m http.server --bind 127.0.0.1 8000")
+    command = command.replace("python3", sys.executable).replace("8000", str(port), 1)
+    program = await asyncio.create_subprocess_shell(f"exec {command}", cwd=folder, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        await until(lambda: _listens(port))
+        yield f"http://localhost:{port}"
+    finally:
+        program.terminate()
+        await soon(program.wait())
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_the_readmes_page(browser: Browser, tmp_path: Path) -> None:
+    async with Server() as server, served(tmp_path) as address:
         html = block("Try it", "html").replace("localhost:8080", f"localhost:{server.port}")
         (tmp_path / "page.html").write_text(html)
         page = await browser.new_page()
-        await page.goto(f"file://{tmp_path}/page.html")
+        await page.goto(f"{address}/page.html")
         log = page.locator("#log")
         await expect(log).to_contain_text('"type":"ack"')
         async with Client(server.url) as publisher:
@@ -26,19 +60,21 @@ async def test_the_readmes_page_opened_from_the_disk(browser: Browser, tmp_path:
         assert lines[2]["payload"] == "x" * 2000 + "é😀"
 
 
+async def test_a_page_from_the_disk_gets_in_where_the_readmes_word_lists_it(browser: Browser, tmp_path: Path) -> None:
+    assert "`CLOUD_SOCKETS_ALLOWED_ORIGINS=null,file://`" in README.read_text()
+    (tmp_path / "page.html").write_text(block("Try it", "html"))
+    for variables, opens in (({}, False), ({"CLOUD_SOCKETS_ALLOWED_ORIGINS": "null,file://"}, True)):
+        async with Server(**variables) as server:
+            page = await browser.new_page()
+            await page.goto(f"file://{tmp_path}/page.html")
+            assert await page.evaluate(OPENS, server.url) is opens
+
+
 async def test_a_page_of_another_site_is_refused(browser: Browser) -> None:
     async with Server(CLOUD_SOCKETS_ALLOWED_ORIGINS="https://app.example.com") as server:
         page = await browser.new_page()
         await page.goto(f"http://localhost:{server.port}/health/live")  # any page of this host
-        opened = await page.evaluate(
-            """url => new Promise(resolve => {
-                const socket = new WebSocket(url);
-                socket.onopen = () => resolve(true);
-                socket.onerror = () => resolve(false);
-            })""",
-            server.url,
-        )
-        assert opened is False
+        assert await page.evaluate(OPENS, server.url) is False
         assert await server.metric('connections_refused_total{reason="origin"}') == 1
 
 
@@ -89,12 +125,33 @@ async def test_a_page_imports_the_client_subscribes_and_receives(browser: Browse
 
 
 async def test_the_readmes_page_with_the_client(browser: Browser, tmp_path: Path) -> None:
-    async with Server() as server:
+    async with Server() as server, served(tmp_path) as address:
         html = block("Clients", "html").replace("localhost:8080", f"localhost:{server.port}")
         (tmp_path / "page.html").write_text(html)
         page = await browser.new_page()
-        await page.goto(f"file://{tmp_path}/page.html")
+        await page.goto(f"{address}/page.html")
         await expect(page.locator("#log")).to_contain_text("subscribed")
         async with Client(server.url) as publisher:
             await publisher.send({"type": "announce", "channel": "news", "payload": {"n": 1}})
         await expect(page.locator("#log")).to_contain_text('{"n":1}')
+
+
+async def test_page_that_offers_subprotocols_is_told_which_is_spoken(browser: Browser, tmp_path: Path) -> None:
+    """A browser fails a socket for which it offered some and none was chosen."""
+    chosen = """([url, offered]) => new Promise(resolve => {
+        const socket = new WebSocket(url, offered);
+        socket.onopen = () => resolve(socket.protocol);
+        socket.onerror = () => resolve(null);
+    })"""
+    (tmp_path / "page.html").write_text("")
+    async with Server() as server, served(tmp_path) as address:
+        page = await browser.new_page()
+        await page.goto(f"{address}/page.html")
+        url = f"ws://localhost:{server.port}/ws"
+        for offered, spoken in (
+            (["json"], "json"),
+            (["json", "cloud-sockets"], "cloud-sockets"),
+            (["bearer.abc.def", "cloud-sockets"], "cloud-sockets"),
+            ([], ""),
+        ):
+            assert await page.evaluate(chosen, [url, offered]) == spoken

@@ -69,7 +69,7 @@ async def test_the_first_screen() -> None:
         assert await line(client) == "Welcome to the cloud-sockets WebSocket"
         reply = json.loads(await line(client))
         assert (reply["type"], reply["channel"], reply["subId"]) == ("ack", "news", "today")
-        answer = await bash(at(server, block("Try it", "sh", 1)))
+        answer = await bash(at(server, block("Try it", "sh", 2)))
         assert "202" in answer.splitlines()[0]
         message = json.loads(await line(client))
         assert (message["type"], message["payload"]) == ("announce", {"hello": "world"})

@@ -53,7 +53,10 @@ class House:
         self.now = 0.0
         self.fanout = SilentFanout()
         self.metrics = Metrics()
-        clock = Clock(monotonic=lambda: self.now, chance=random.Random(1))
+        self.day = 0.0
+        clock = Clock(
+            monotonic=lambda: self.now, unix_ns=lambda: int(self.day * 1e9), chance=random.Random(1)
+        )  # fmt: skip
         self.endings = Endings(
             self.fanout, self.metrics, clock, timeout=3600, rollover=rollover, revision=REVISION
         )  # fmt: skip
@@ -61,7 +64,7 @@ class House:
         self.connections: list[Connection] = []
         self._outgoing = Outgoing(10**9)
 
-    def join(self, count: int = 1, *, is_open: bool = True) -> list[FakeOutlet]:
+    def join(self, count: int = 1, *, is_open: bool = True, session_ends: float | None = None) -> list[FakeOutlet]:
         """Sockets that come; answers their outlets."""
         for _ in range(count):
             outlet = FakeOutlet()
@@ -71,7 +74,7 @@ class House:
                 connection.open()
             self.outlets.append(outlet)
             self.connections.append(connection)
-            self.endings.join(connection)
+            self.endings.join(connection, session_ends)
         return self.outlets[-count:]
 
     def closed(self) -> list[tuple[int, str] | None]:
@@ -360,3 +363,28 @@ async def test_a_socket_that_was_told_to_rotate_is_drained_too(house: House) -> 
     await house.endings.drain()
     assert [message["code"] for message in said(outlet)] == [3011, 1012]
     assert outlet.closed == (1012, "service restart")
+
+
+async def test_sessions_end_by_the_time_of_day_and_those_of_nobody_never(house: House) -> None:
+    house.join()
+    house.join(2, session_ends=100)
+    house.join(session_ends=200)
+    house.day = 99
+    await turns()
+    assert house.closed() == [None] * 4
+    house.day = 100
+    await until(lambda: None not in house.closed()[1:3])
+    ended = (CloseCode.EXPIRED, "session expired")
+    assert house.closed() == [None, ended, ended, None]
+    (farewell,) = said(house.outlets[1])
+    assert (farewell["type"], farewell["code"], farewell["reconnect"]) == ("disconnect", 3005, True)
+    house.endings.leave(house.connections[3])
+    house.day = 1000
+    await turns()
+    assert house.closed() == [None, ended, ended, None]
+
+
+async def test_as_many_sessions_as_may_end_at_once_do_in_batches(house: House) -> None:
+    house.join(3 * BATCH, session_ends=1)
+    house.day = 1
+    await until(lambda: None not in house.closed())

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.addresses import ALL, LOOPBACK, Address
 from app.settings import Settings, SettingsError, unknown_variables, variable_name
 
 
@@ -42,6 +43,53 @@ def test_a_list_of_shared_types_replaces_the_default(given: str, types: set[str]
     assert settings.shared_types == types
 
 
+def test_a_laptop_listens_for_itself_and_cloud_run_for_all() -> None:
+    on_cloud_run = {"K_SERVICE": "hub", "CLOUD_SOCKETS_AUTH": "anonymous"}
+    assert read().addresses == read(CLOUD_SOCKETS_HOST="").addresses == LOOPBACK
+    assert read(**on_cloud_run).addresses == read(CLOUD_SOCKETS_HOST="0.0.0.0").addresses == ALL
+    assert read(**on_cloud_run, CLOUD_SOCKETS_HOST="0.0.0.0").addresses == ALL
+    assert read(CLOUD_SOCKETS_HOST="10.0.0.7, ::1").addresses == (Address("10.0.0.7"), Address("::1"))
+
+
+def test_only_an_open_hub_on_loopback_is_its_own_machines() -> None:
+    assert read().serves_own_machine
+    assert read(CLOUD_SOCKETS_HOST="127.0.0.1", CLOUD_SOCKETS_AUTH="anonymous").serves_own_machine
+    assert not read(CLOUD_SOCKETS_HOST="0.0.0.0").serves_own_machine
+    assert not read(CLOUD_SOCKETS_HOST="127.0.0.1,10.0.0.7").serves_own_machine
+    assert not read(CLOUD_SOCKETS_AUTH="session", SECRET_KEY="s").serves_own_machine
+    assert not read(K_SERVICE="hub", CLOUD_SOCKETS_AUTH="anonymous", CLOUD_SOCKETS_HOST="::1").serves_own_machine
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({}, []),
+        ({"CLOUD_SOCKETS_HOST": "127.0.0.1"}, []),
+        ({"CLOUD_SOCKETS_HOST": "0.0.0.0"}, ["CLOUD_SOCKETS_AUTH", "CLOUD_SOCKETS_API_KEYS"]),
+        ({"CLOUD_SOCKETS_HOST": "10.0.0.7"}, ["CLOUD_SOCKETS_AUTH", "CLOUD_SOCKETS_API_KEYS"]),
+        ({"CLOUD_SOCKETS_HOST": "0.0.0.0", "CLOUD_SOCKETS_AUTH": "anonymous"}, ["CLOUD_SOCKETS_API_KEYS"]),
+        ({"CLOUD_SOCKETS_HOST": "0.0.0.0", "CLOUD_SOCKETS_API_KEYS": "key"}, ["CLOUD_SOCKETS_AUTH"]),
+        (
+            {"CLOUD_SOCKETS_HOST": "::", "CLOUD_SOCKETS_API_KEYS": "key", "CLOUD_SOCKETS_SETUP_HTTP_USER": "true"}
+            | {"SECRET_KEY": "s"},
+            [],
+        ),
+        ({"CLOUD_SOCKETS_HOST": "0.0.0.0", "K_SERVICE": "hub", "CLOUD_SOCKETS_AUTH": "anonymous"}, []),
+        ({"SECRET_KEY": "s"}, []),
+        ({"SECRET_KEY": "s\n"}, ["SECRET_KEY"]),
+        ({"SECRET_KEY": " s"}, ["SECRET_KEY"]),
+    ],
+)
+def test_open_doors_and_a_key_with_a_line_break_are_warned_of(variables: dict[str, str], named: list[str]) -> None:
+    sentences = list(read(**variables).warnings())
+    assert len(sentences) == len(named)
+    assert all(name in sentence for name, sentence in zip(named, sentences, strict=True)), sentences
+
+
+def test_a_key_of_white_space_is_none() -> None:
+    assert set(lines(SECRET_KEY=" \n", CLOUD_SOCKETS_AUTH="session")) == {"SECRET_KEY"}
+
+
 def test_an_empty_variable_is_as_good_as_unset() -> None:
     assert read(CLOUD_SOCKETS_MAX_PAYLOAD="", CLOUD_SOCKETS_PUBSUB_TOPIC_NAME="", SECRET_KEY="") == read()
 
@@ -75,6 +123,18 @@ def test_an_empty_variable_is_as_good_as_unset() -> None:
         ("CLOUD_SOCKETS_AUTH", "none"),
         ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "example.com"),
         ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "https://example.com/path"),
+        ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "https://example.com:99999"),
+        ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "https://app.*.com"),
+        ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "https://*"),
+        ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "wss://example.com"),
+        ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "file:///page.html"),
+        ("CLOUD_SOCKETS_ALLOWED_ORIGINS", "https://straße.example"),
+        ("CLOUD_SOCKETS_HOST", "hub.example.com"),
+        ("CLOUD_SOCKETS_HOST", "127.0.0.1:8080"),
+        ("CLOUD_SOCKETS_HOST", ","),
+        ("CLOUD_SOCKETS_HOST", "127.0.0.1,everywhere"),
+        ("CLOUD_SOCKETS_SESSION_LIFETIME", "0"),
+        ("CLOUD_SOCKETS_SESSION_LIFETIME", "31 days"),
         ("CLOUD_SOCKETS_MAX_CONNECTIONS", "0"),
         ("CLOUD_SOCKETS_PUBSUB_ENDPOINT", "https://pubsub"),
         ("CLOUD_SOCKETS_HISTORY_SIZE", "-1"),

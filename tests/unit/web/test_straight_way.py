@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import unquote
 
 import pytest
 
+from app.addresses import is_loopback_host
+from app.auth.origins import OriginRule
 from app.logs import current_trace
 from app.web.door import Door, Guest
 from app.web.sockets import _position_in, straight_way
@@ -17,12 +20,23 @@ async def somebody(_upgrade: object) -> Guest:
     return Guest(None, None)
 
 
-def goes_straight(*headers: tuple[str, str], path: str = "/ws", identify: Any = None, state: str = "") -> bool:
-    hub = SimpleNamespace(**{name: name == state for name in ("draining", "deaf", "full")})
-    door = Door(lambda origin, host: origin in (None, f"http://{host}"), identify, lambda _: 200, False)
+def goes_straight(
+    *headers: tuple[str, str], path: str = "/ws", identify: Any = None, takes_host: Any = None, state: str = ""
+) -> bool:
+    hub = SimpleNamespace(**{name: name == state for name in ("draining", "deaf", "full")}, is_started=True)
+    door = Door(
+        OriginRule(None, local=False),
+        takes_host,
+        identify,
+        lambda _: 200,
+        has_keys=False,
+        metrics_open_to_loopback=False,
+    )
     scope = {
-        "path": path,
+        "path": unquote(path),
+        "raw_path": path.encode(),
         "query_string": b"",
+        "subprotocols": [],
         "headers": [(name.encode(), value.encode()) for name, value in (("host", "here"), *headers)],
     }
     unused: Any = None
@@ -49,6 +63,21 @@ def test_who_is_to_say_who_they_are_does_not() -> None:
 def test_what_is_elsewhere_does_not() -> None:
     assert not goes_straight(path="/")
     assert not goes_straight(path="/ws/")
+    assert not goes_straight(path="//ws")
+    assert not goes_straight(path="/%77s")
+    assert not goes_straight(path="%2Fws")
+    assert not goes_straight(path="http://here/ws")
+
+
+def test_what_is_for_another_host_does_not() -> None:
+    assert not goes_straight(takes_host=is_loopback_host)
+    assert goes_straight(takes_host="here".__eq__)
+
+
+def test_the_scheme_in_front_counts() -> None:
+    secure = ("x-forwarded-proto", "https")
+    assert not goes_straight(("origin", HOME), secure)
+    assert goes_straight(("origin", HOME.replace("http:", "https:")), secure)
 
 
 def test_pages_of_elsewhere_do_not_and_the_first_of_two_origins_counts() -> None:
