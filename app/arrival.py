@@ -9,8 +9,9 @@ from typing import NamedTuple
 from app.clock import Clock, rfc3339
 from app.core.position import Position
 from app.core.sizes import text_bytes
-from app.fanout import Delivery
+from app.fanout import Delivery, process_of
 from app.protocol import codec, messages
+from app.protocol.errors import ErrorCode, MessageError
 from app.protocol.messages import Message
 
 
@@ -23,6 +24,14 @@ class Address(NamedTuple):
     user_tag: str | None
 
 
+def sender_of(process: str, connection_id: str | None) -> str:
+    """Return who sent a message: a connection of a process. Empty: whoever publishes by HTTP or to the topic.
+
+    Of a connection that a publisher names on its own it is none of ours, whose process it cannot know.
+    """
+    return "" if connection_id is None else process + connection_id
+
+
 class Arrival:
     """One delivery, as it may be kept. Making it, `id` and `message` raise MessageError for what is out of shape."""
 
@@ -33,26 +42,28 @@ class Arrival:
         "address",
         "carrier_id",
         "data",
+        "is_from_here",
         "is_own",
         "number",
-        "origin",
         "position",
         "publish_time_ns",
         "sender",
     )
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, process: str = "") -> None:
+        """Take in a delivery; `process` is what tells the messages that were published here."""
         get = delivery.attributes.get
         kind = get("type")
         self.data = delivery.data
         self.carrier_id = delivery.id
         self.publish_time_ns = delivery.publish_time_ns
-        self.origin = get("origin")
-        """The instance that published it; None: another service."""
-        self.sender = get("sender", "")
-        """The connection that sent it; empty: none did."""
-        self.is_own = self.origin is not None and kind is not None
-        """Whether a hub published it."""
+        published_by = process_of(delivery.attributes)
+        self.is_from_here = process != "" and published_by == process
+        """Whether this instance published it."""
+        connection_id = get("sender")
+        self.sender = sender_of(published_by, connection_id)
+        self.is_own = kind is not None and get("origin") is not None
+        """Whether it is written as a hub writes it. Whoever may publish can write so, too."""
         self.number = 0
         """How many were kept before it (see app.journal)."""
         self.position: Position | None = None
@@ -78,7 +89,11 @@ class Arrival:
 
     def _read(self) -> Message:
         if self._is_whole:
-            return codec.decode_published(self.data)
+            message = codec.decode_published(self.data)
+            # Of what a hub published it is the attributes that were looked at: whether it may be published at all, too.
+            if (message.type, message.channel, message.sub_id, message.user_tag) != self.address:
+                raise MessageError(ErrorCode.INVALID_FIELD, "its attributes say something else than the message")
+            return message
         names = zip(("type", "channel", "subId", "userTag"), self.address, strict=True)
         return codec.decode_attributes({name: value for name, value in names if value is not None}, self.data)
 
@@ -101,7 +116,7 @@ class Arrival:
     @property
     def size(self) -> int:
         """What keeping it takes beside the object itself, in bytes."""
-        texts = (*self.address, self.carrier_id, self.origin, self.sender)
+        texts = (*self.address, self.carrier_id, self.sender)
         return len(self.data) + sum(text_bytes(text) for text in texts if text)
 
     def completed(self, position: str | None, clock: Clock) -> Message:

@@ -84,6 +84,7 @@ class Connection:
         "pending",
         "rate",
         "session_user",
+        "since",
         "user",
     )
 
@@ -104,6 +105,8 @@ class Connection:
         """How others reach this user; None for an anonymous client."""
         self.session_user = session_user
         """The user as the session has it, for custom handlers."""
+        self.since = 0.0
+        """When it was taken in, in seconds of the hub's clock."""
         self.ahead: Any = None
         """A message that was read, and waits for its handler, with what was read of it. For the hub."""
         self.errors = RateLimit(ERRORS_ALLOWED, ERRORS_PERIOD)

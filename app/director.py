@@ -77,18 +77,20 @@ class MessageDirector:
 
     @_from_any_thread
     def get_info(self, connection: "Connection | None" = None) -> dict[str, Any]:
-        """What getInfo answers; sent to the connection too, if one is given."""
-        return self._inform(connection, messages.GET_INFO, self.hub.info())
+        """What getInfo answers; to a connection, if one is given, and sent to it too."""
+        return self._inform(connection, messages.GET_INFO, self.hub.info(connection))
 
     @_from_any_thread
     def get_info_detail(self, connection: "Connection | None" = None, channel: str | None = None) -> dict[str, Any]:
-        """What getInfoDetail answers, of one channel or all; sent to the connection too, if one is given."""
-        return self._inform(connection, messages.GET_INFO_DETAIL, self.hub.info_detail(channel))
+        """What getInfoDetail answers, of one channel or all: all of it, or what a connection may see, which is sent to
+        it too.
+        """
+        return self._inform(connection, messages.GET_INFO_DETAIL, self.hub.info_detail(channel, connection))
 
     @_from_any_thread
     def handle_msg(self, connection: "Connection", message: Mapping[str, Any] | str) -> Awaitable[None]:
         """Do what a message asks for, as if this connection had sent it; the answer or error goes to the connection."""
-        text = message if isinstance(message, str) else codec.encode_json(message).decode()
+        text = codec.well_formed(message) if isinstance(message, str) else codec.encode_json(message).decode()
         return self.hub.start(self.hub.receive(connection, text))
 
     @_from_any_thread

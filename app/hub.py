@@ -7,21 +7,23 @@ it. `send` is one frame to one connection. A message goes one way: receive, publ
 import asyncio
 import logging
 import math
+import secrets
 from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from app.arrival import Arrival
+from app.arrival import Arrival, sender_of
 from app.clock import Clock
 from app.connection import Connection, Outlet, ReplayLost
 from app.core import info
 from app.core.acknowledgements import SentMessage
 from app.core.channels import ChannelManager
-from app.core.deduplication import Deduplicator
+from app.core.deduplication import Deduplicator, OnTheirWay, sent_name
 from app.core.departures import Reason
+from app.core.info import Viewer
 from app.core.position import Position
 from app.core.rate import SenderLimits, SenderRate
 from app.core.router import (
@@ -42,7 +44,7 @@ from app.core.router import (
 from app.core.users import User, UserMap
 from app.director import MessageDirector
 from app.endings import Endings
-from app.fanout import Delivery, Fanout, FanoutStartError, Publication
+from app.fanout import PROCESS, PROCESS_LENGTH, Delivery, Fanout, FanoutStartError, Publication
 from app.fanout.backlog import Backlog
 from app.fanout.embedded import EmbeddedFanout
 from app.handlers import Handlers
@@ -75,6 +77,10 @@ LAG_RETRY = 1.0
 FINISH_TIMEOUT = 1.0
 LOOK_AROUND = 1.0
 """Seconds between two looks at what is too old, and at what was lost."""
+NOT_STARTED = (
+    "the hub is not started: the server, or the app that this one is mounted in, runs no lifespan for it; "
+    "have the parent's lifespan await app.startup() at its start and app.shutdown() at its end"
+)
 WELCOME_TEXT = "the cloud-sockets WebSocket"
 
 
@@ -84,6 +90,8 @@ class Identity:
 
     instance_id: str
     revision: str | None = None
+    process: str = field(default_factory=lambda: secrets.token_hex(PROCESS_LENGTH // 2))
+    """By what instances know the messages of this process, and clients never do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,8 @@ class Published(NamedTuple):
 
     id: str
     pubsub_id: str | None
+    duplicate: bool = False
+    """Whether it is a repeat: of this sender, id, type and address. Its receivers get the first one alone."""
 
 
 class ReadAhead(NamedTuple):
@@ -151,8 +161,10 @@ class Hub:
         clock: Clock,
         options: Mapping[str, Any],
         custom_pubsub: bool = False,
+        shows_channels: bool = False,
         send_to_each: SendToEach = one_by_one,
     ) -> None:
+        """Take what a hub needs. `shows_channels`: any client may see which channels there are, as on a laptop."""
         self.identity = identity
         self.limits = limits
         self.connections: dict[str, Connection] = {}
@@ -169,6 +181,7 @@ class Hub:
         self._clock = clock
         self._options = options
         self._custom_pubsub = custom_pubsub
+        self._shows_channels = shows_channels
         self._fanout = fanout
         self._local = EmbeddedFanout()
         crowd_bytes = min(CROWD_BYTES, limits.max_buffered)
@@ -177,6 +190,7 @@ class Hub:
         self._backlog = Backlog(fanout, limits.publish_backlog, metrics)
         self._sequence = 0
         self._deduplicator = Deduplicator()
+        self._on_their_way = OnTheirWay()
         self._journal = Journal(fanout, limits.history, self.users, metrics, self._end_replay)
         self._replays_given_up = 0
         """Since they were last logged: one line a second tells of all of them."""
@@ -196,6 +210,9 @@ class Hub:
         self._arriving = 0
         """Clients that are asked who they are, and have a place kept."""
         self._started = False
+        self._is_open = False
+        self._missed_its_start = False
+        """Whether it was said that nobody has started the hub."""
         self._watch_gauges()
 
     # Life
@@ -204,6 +221,7 @@ class Hub:
         """Start the fan-outs; returns at once, `unready_reasons` tells when they are up."""
         self.loop = asyncio.get_running_loop()
         self.failed = self.loop.create_future()
+        self._is_open = True
         self._look_around(self.loop)
         self._endings.open()
         await self._local.start(self.deliver_local)
@@ -218,11 +236,23 @@ class Hub:
         else:
             self._started = True
 
+    @property
+    def is_started(self) -> bool:
+        """Return whether the hub is open. The first to find that nobody has opened it has that logged."""
+        if not self._is_open and not self._missed_its_start:
+            self._missed_its_start = True
+            logger.error("refusing sockets and messages: %s", NOT_STARTED)
+        return self._is_open
+
+    def _need_start(self) -> None:
+        if not self.is_started:
+            raise MessageError(ErrorCode.UNAVAILABLE, "the hub is not started")
+
     def unready_reasons(self) -> list[str]:
         """Why this instance should get no new clients now, in plain words; empty while it is ready."""
         reasons = ["the instance is shutting down"] if self.draining else []
         if self.failed is None:
-            return [*reasons, "the hub is not started"]
+            return [*reasons, NOT_STARTED]
         if self.failed.done():
             return [*reasons, str(self.failed.result())]
         waiting = self._fanout.unready_reasons()
@@ -281,9 +311,17 @@ class Hub:
         finally:
             self._arriving -= 1
 
-    def connect(self, user: User | None, session_user: Any, outlet: Outlet, position: str | None = None) -> Connection:
+    def connect(
+        self,
+        user: User | None,
+        session_user: Any,
+        outlet: Outlet,
+        position: str | None = None,
+        session_ends: float | None = None,
+    ) -> Connection:
         """Take in a socket and send its welcome, and what it missed since `position`.
 
+        It is closed (3005) at `session_ends`, in Unix seconds; None: the user's session has no end, or there is none.
         The caller owes an `open` once it is accepted, and a `disconnect`.
         """
         connection = Connection(
@@ -295,6 +333,7 @@ class Hub:
             outlet=outlet,
             rate=SenderRate(self._sender_limits),
         )
+        connection.since = self._clock.monotonic()
         self.connections[connection.id] = connection
         if user is not None:
             self.users.add(connection, user)
@@ -313,7 +352,7 @@ class Hub:
             recovered=resumed.recovered,
         )
         self._replay(connection, resumed)
-        self._endings.join(connection)
+        self._endings.join(connection, session_ends)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
@@ -355,7 +394,8 @@ class Hub:
                 await self._call_handler(connection, *call)
             return
         error = MessageError(ErrorCode.BINARY_FRAME, "messages are JSON in text frames")
-        self._refuse(connection, error, None, data[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
+        text = data.decode(errors="replace")
+        self._refuse(connection, error, codec.ack_id_of(text), codec.shown(text))
 
     def receive_at_once(self, connection: Connection, text: str) -> bool:
         """The same without waiting; False, with nothing done, for what calls a handler: that takes its time.
@@ -436,7 +476,7 @@ class Hub:
                 if message.ack_id is not None:
                     self._reply(connection, message.ack_id, id=message_id)
             case Inform(detail, channel):
-                answer = self.info_detail(channel) if detail else self.info()
+                answer = self.info_detail(channel, connection) if detail else self.info(connection)
                 size = self.tell(connection, type=message.type, ackId=message.ack_id, **answer)
                 connection.rate.charge(size, self._clock.monotonic())
 
@@ -463,7 +503,8 @@ class Hub:
 
     def _accepted(self, connection: Connection, message: Message, published: Published) -> None:
         if message.ack_id is not None:
-            self._reply(connection, message.ack_id, id=published.id, pubsubId=published.pubsub_id)
+            again = published.duplicate or None
+            self._reply(connection, message.ack_id, id=published.id, pubsubId=published.pubsub_id, duplicate=again)
 
     def subscribe(
         self,
@@ -579,6 +620,7 @@ class Hub:
     async def logout(self, user_tag: str) -> None:
         """The seed's `handleLogout`: close (3503) a user's sockets on all instances, or raise MessageError."""
         try:
+            self._need_start()
             await self._hand_over(Message(type=messages.LOGOUT, user_tag=user_tag), sender=None)
         finally:
             self._log_out_here(user_tag)
@@ -590,11 +632,21 @@ class Hub:
     async def _publish(self, message: Message, request: Publish, *, sender: str | None) -> Published:
         if not request.shared:
             return self._publish_here(message, request.audience, sender)
+        if not self._is_open:
+            self._need_start()
+        if message.id is not None and (repeat := self._repeat_of(message, message.id, sender)) is not None:
+            return repeat
         self._expect_somebody(request.audience, self._fanout)
-        return await self._hand_over(message, sender)
+        if message.id is None:
+            return await self._hand_over(message, sender)
+        return await self._hand_over_once(message, message.id, sender)
 
     def _publish_here(self, message: Message, audience: Audience, sender: str | None) -> Published:
         """Publish what stays on this instance."""
+        if not self._is_open:
+            self._need_start()
+        if message.id is not None and (repeat := self._repeat_of(message, message.id, sender)) is not None:
+            return repeat
         self._expect_somebody(audience, self._local)
         message_id, data, attributes = self._as_it_goes_out(message, sender)
         self._local.hand_out(Publication(data, attributes))
@@ -605,6 +657,32 @@ class Hub:
         """Tell a sender, where that can be known, that the only one whom it is for is not there."""
         if isinstance(audience, OneUser) and not fanout.reaches_others and not self._receivers(audience):
             raise MessageError(ErrorCode.USER_OFFLINE, f"User with user tag {audience.user_tag} is not online")
+
+    def _repeat_of(self, message: Message, message_id: str, sender: str | None) -> Published | None:
+        """Return the answer to a message that came out of a fan-out before; None for any other."""
+        who = sender_of(self.identity.process, sender)
+        if not self._deduplicator.has_sent(who, _sent_name(message_id, message), self._clock.monotonic()):
+            return None
+        self.metrics.duplicates.labels("id").inc()
+        return Published(message_id, None, duplicate=True)
+
+    async def _hand_over_once(self, message: Message, message_id: str, sender: str | None) -> Published:
+        """Give a message to the shared fan-out that may be a repeat of one that has not come back from there yet.
+
+        Such a repeat goes there too, in case that the first one does not: which of them comes out first is for all
+        instances to see.
+        """
+        who, name = sender_of(self.identity.process, sender), _sent_name(message_id, message)
+        own, first = self._on_their_way.begin(who, name, self._clock.monotonic())
+        try:
+            published = await self._hand_over(message, sender)
+        except BaseException:
+            self._on_their_way.failed(who, name, own)
+            raise
+        own.is_accepted = True
+        if own.is_repeat or (first is not None and first.is_accepted):
+            return published._replace(duplicate=True)
+        return published
 
     async def _hand_over(self, message: Message, sender: str | None) -> Published:
         """Give a message to the shared fan-out, as far as the backlog allows."""
@@ -626,6 +704,7 @@ class Hub:
             ("subId", stamped.sub_id),
             ("userTag", stamped.user_tag),
             ("origin", self.identity.instance_id),
+            (PROCESS, self.identity.process),
             ("sender", sender),
         )
         return message_id, data, {name: value for name, value in attributes if value is not None}
@@ -661,30 +740,35 @@ class Hub:
 
     def _take_in(self, delivery: Delivery, now: float) -> tuple[Arrival, Audience] | None:
         """A message that is new and for clients, and whom it is for. What else came is seen to here."""
-        attributes = delivery.attributes
-        origin = attributes.get("origin")
-        known_by = self._deduplicator.carried_before(delivery.key, origin, attributes.get("seq"), now)
+        known_by = self._deduplicator.carried_before(delivery.key, delivery.counted, now)
         if known_by is not None:
             self.metrics.duplicates.labels(known_by).inc()
             return None
         try:
             arrival = self._read(delivery)
             if arrival.is_between_hubs:
-                self._heed(arrival.message, origin or "")
+                self._heed(arrival)
                 return None
             audience = self._router.audience_of(arrival.address)
             message_id = arrival.id
+            if message_id is None:
+                name, is_repeat = "", False
+            else:
+                name = sent_name(message_id, *arrival.address)
+                is_repeat = self._deduplicator.sent_before(arrival.sender, name, now)
         except MessageError as error:
             self._drop(delivery.id, error)
             return None
-        if message_id is not None and self._deduplicator.sent_before(arrival.sender, message_id, now):
+        if arrival.is_from_here and self._on_their_way:
+            self._on_their_way.came_back(arrival.sender, name, is_repeat=is_repeat)
+        if is_repeat:
             self.metrics.duplicates.labels("id").inc()
             return None
         self.metrics.arrived.inc()
         return arrival, audience
 
     def _read(self, delivery: Delivery) -> Arrival:
-        arrival = Arrival(delivery)
+        arrival = Arrival(delivery, self.identity.process)
         if len(delivery.data) > self.limits.max_payload + (STAMP_ROOM if arrival.is_own else 0):
             raise MessageError(ErrorCode.TOO_LARGE, f"a message may have at most {self.limits.max_payload} bytes")
         return arrival
@@ -729,9 +813,10 @@ class Hub:
         if self._journal.found_gap():
             self._endings.close_all(Reason.GAP)
 
-    def _heed(self, message: Message, origin: str) -> None:
+    def _heed(self, arrival: Arrival) -> None:
         """What another instance tells; a type that is not known here comes from a newer release."""
-        if message.type == messages.LOGOUT and message.user_tag is not None and origin != self.identity.instance_id:
+        message = arrival.message
+        if message.type == messages.LOGOUT and message.user_tag is not None and not arrival.is_from_here:
             self._log_out_here(message.user_tag)
 
     def _receivers(self, audience: Audience) -> Collection[Connection]:
@@ -760,7 +845,9 @@ class Hub:
 
     def _send_arrival(self, receivers: Collection[Connection], arrival: Arrival, place: Place | None) -> None:
         # An announce does not come back to the socket that sent it; the seed's other types do.
-        left_out = arrival.sender if arrival.address.type == messages.ANNOUNCE else None
+        # Only this instance knows its own connections: nobody else may have one left out.
+        is_sent_back = not arrival.is_from_here or arrival.address.type != messages.ANNOUNCE
+        left_out = None if is_sent_back else arrival.sender[PROCESS_LENGTH:]
         if not receivers:
             return
         if place is None or self._journal.is_the_same_for_all(place):
@@ -784,7 +871,7 @@ class Hub:
         """Send an arrival to these, with this position."""
         written = None if position is None else position.encode()
         awaits_ack = arrival.address.type in self._router.rules.ack_types
-        if arrival.origin == self.identity.instance_id and arrival.carrier_id is None and not awaits_ack:
+        if arrival.is_from_here and arrival.carrier_id is None and not awaits_ack:
             # As it was written here: its carrier has nothing to add but the position.
             marks = {} if written is None else {"position": written}
             self._send_to_all(receivers, Frame(codec.completed(arrival.data, **marks)), left_out=left_out)
@@ -794,7 +881,8 @@ class Hub:
         except MessageError as error:
             self._drop(arrival.carrier_id, error)
             return
-        self._send_to_all(receivers, codec.encode_frame(message), message.id if awaits_ack else None, left_out)
+        number = arrival.number or None
+        self._send_to_all(receivers, codec.encode_frame(message), message.id if awaits_ack else None, left_out, number)
 
     def _replay(self, connection: Connection, resumed: Resumed) -> None:
         if resumed.replay:
@@ -817,7 +905,7 @@ class Hub:
                 continue  # nobody was sent it when it was new either
             frame = codec.encode_frame(message)
             if message.type in self._router.rules.ack_types and message.id is not None:
-                self._resender.expect(SentMessage(message.id, frame.data), (connection,))
+                self._resender.expect(SentMessage(message.id, frame.data, arrival.number or None), (connection,))
                 connection.rate.credit()
             self.metrics.replayed.inc()
             self.metrics.sent.inc()
@@ -829,8 +917,12 @@ class Hub:
         frame: Frame,
         awaited: str | None = None,
         left_out: str | None = None,
+        number: int | None = None,
     ) -> None:
-        """Send one frame to all of these; `awaited` is the id of its message, if each has to acknowledge it."""
+        """Send one frame to all of these; `awaited` is the id of its message, if each has to acknowledge it.
+
+        `number` is the journal's for the message, if that may bring it a second time.
+        """
         skipped = None if left_out is None else self.connections.get(left_out)
         if awaited is None:
             self.metrics.sent.inc(self._outgoing.send(frame, connections, skipped))
@@ -840,7 +932,7 @@ class Hub:
             if connection is not skipped and connection.send(frame):
                 sent.append(connection)
                 connection.rate.credit()
-        self._resender.expect(SentMessage(awaited, frame.data), sent)
+        self._resender.expect(SentMessage(awaited, frame.data, number), sent)
         self.metrics.sent.inc(len(sent))
 
     def _reply(self, connection: Connection, ack_id: Json | None, **fields: object) -> None:
@@ -864,15 +956,48 @@ class Hub:
 
     # Info
 
-    def info(self) -> dict[str, Any]:
-        """What getInfo answers."""
-        return info.info(self._server_info(), len(self.connections), self.channels, self.users, self._resender.pending)
-
-    def info_detail(self, channel: str | None = None) -> dict[str, Any]:
-        """What getInfoDetail answers, of all channels or of one."""
-        return info.info_detail(
-            self._server_info(), len(self.connections), self.channels, self.users, self._resender.pending, channel
+    def info(self, viewer: Connection | None = None) -> dict[str, Any]:
+        """What getInfo answers to this client; None: to who may see all."""
+        return info.info(
+            self._server_info(),
+            len(self.connections),
+            self.channels,
+            self.users,
+            self._resender.pending,
+            self._viewer(viewer),
         )
+
+    def info_detail(self, channel: str | None = None, viewer: Connection | None = None) -> dict[str, Any]:
+        """What getInfoDetail answers to this client (None: to who may see all), of all channels or of one."""
+        return info.info_detail(
+            self._server_info(),
+            len(self.connections),
+            self.channels,
+            self.users,
+            self._resender.pending,
+            channel,
+            self._viewer(viewer),
+            self._told_of_connections(),
+        )
+
+    def _viewer(self, connection: Connection | None) -> Viewer[Connection] | None:
+        if connection is None:
+            return None
+        name = None if connection.user is None else connection.user.name
+        return Viewer(connection, name, self._shows_channels)
+
+    def _told_of_connections(self) -> Iterator[dict[str, Any]]:
+        now = self._clock.monotonic()
+        for connection in self.connections.values():
+            yield {
+                "connectionId": connection.id,
+                **({} if connection.user is None else {"user": connection.user.name}),
+                "channels": len(self.channels.channels_of(connection)),
+                "subscriptions": self.channels.subscription_count_of(connection),
+                "awaitingMsgs": self._resender.pending.count_of(connection),
+                "bufferedBytes": connection.buffered,
+                "ageSeconds": int(now - connection.since),
+            }
 
     def _server_info(self) -> dict[str, Any]:
         revision = {} if self.identity.revision is None else {"revision": self.identity.revision}
@@ -895,3 +1020,7 @@ class Hub:
         watch(self.metrics.acks_pending_bytes, lambda: self._resender.pending.bytes)
         watch(self.metrics.publish_backlog_bytes, lambda: self._backlog.bytes)
         watch(self.metrics.publish_backlog_messages, lambda: self._backlog.messages)
+
+
+def _sent_name(message_id: str, message: Message) -> str:
+    return sent_name(message_id, message.type, message.channel, message.sub_id, message.user_tag)

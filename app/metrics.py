@@ -41,7 +41,8 @@ class Metrics:
         self.connections_opened = counter("connections_opened", "WebSocket connections that were accepted")
         self.connections_refused = counter(
             "connections_refused",
-            "Upgrades that were refused, by reason: draining, full, deaf, origin, unauthenticated",
+            "Upgrades that were refused, by reason: "
+            "draining, not_started, full, deaf, host, origin, unauthenticated, handshake",
             "reason",
         )
         self.connections_closed = counter(

@@ -4,6 +4,7 @@ All entries share one delay and one timeout, so the order in which they were put
 two OrderedDicts, no heap. (A dict that is emptied from its front looks at ever more empty places on the way.)
 """
 
+import builtins
 import sys
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
@@ -22,6 +23,8 @@ ENTRY_BYTES = 400
 """A message that one connection has yet to acknowledge."""
 CONNECTION_BYTES = 500
 """A connection that has anything to acknowledge."""
+SAME_ID_BYTES = 500
+"""An entry beside an older one of the same connection and id."""
 
 
 class SentMessage:
@@ -29,16 +32,23 @@ class SentMessage:
 
     # The JSON, not a Message: this is all that sending it again takes, and all of what it takes is known. The payload
     # of a Message is a view into what came, which it keeps whole, and so do its other fields.
-    __slots__ = ("data", "id", "owed_by", "size")
+    __slots__ = ("_number", "data", "id", "owed_by", "size")
 
-    def __init__(self, id: str, data: bytes) -> None:
+    def __init__(self, id: str, data: bytes, number: int | None = None) -> None:
+        """Take what is sent; `number` (above 0) is the same where a message is sent as new for a second time."""
         self.id = id
+        self._number = number
         self.data = data
         """The JSON, in UTF-8."""
         self.size = MESSAGE_BYTES + text_bytes(id) + len(data)
         """Bytes that keeping it takes."""
         self.owed_by = 0
         """How many connections have yet to acknowledge it; the queue counts them."""
+
+    @property
+    def mark(self) -> int:
+        """Return what tells it from others with its id, as long as it is kept."""
+        return -builtins.id(self) if self._number is None else self._number
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +61,8 @@ class PendingAck(Generic[C]):
     """When it was sent first: the timeout counts from here."""
     resend: float
     """When it is due again."""
+    key: str | int = ""
+    """Under which the queue has it among those of its connection."""
 
 
 class GivenUp(NamedTuple, Generic[C]):
@@ -83,8 +95,10 @@ class AckQueue(Generic[C]):
         self._max_bytes = max_bytes
         self._by_age: OrderedDict[PendingAck[C], None] = OrderedDict()
         self._by_resend: OrderedDict[PendingAck[C], None] = OrderedDict()
-        self._of: dict[C, dict[str, PendingAck[C]]] = {}
-        """By message id, oldest first."""
+        self._of: dict[C, dict[str | int, PendingAck[C]]] = {}
+        """By message id, oldest first; what comes while another of its id waits, by its mark."""
+        self._same: dict[tuple[C, str], dict[int, PendingAck[C]]] = {}
+        """Those by mark again, by connection and id, oldest first."""
         # A message counts in full for each connection that owes it. So a connection that leaves big messages lying
         # comes first, also where others owe them too.
         self._owed: Largest[C] = Largest()
@@ -92,36 +106,54 @@ class AckQueue(Generic[C]):
     def add(self, connection: C, message: SentMessage, now: float) -> Sequence[GivenUp[C]]:
         """Wait for a connection's acknowledgement. Return the entries that had to be given up for it.
 
-        A message that is larger than all may be is given up itself.
+        A message takes the place of itself, sent before, and of no other, whatever its id. One that is larger than all
+        may be is given up itself.
         """
-        entry = PendingAck(connection, message, now, now + self._delay)
+        entry = PendingAck(connection, message, now, now + self._delay, message.id)
         own_size = message.size + ENTRY_BYTES
         if own_size + CONNECTION_BYTES > self._max_bytes:
             return (GivenUp(entry, "too_large"),)
         given_up: list[GivenUp[C]] = []
         own = self._of.get(connection)
         if own is not None:
-            if (before := own.get(message.id)) is not None:
+            if (before := self._sent_before(own, message)) is not None:
                 self._remove(before)
             elif len(own) >= self._limit:
                 given_up.append(GivenUp(self._remove(next(iter(own.values()))), "too_many"))
         if not own:  # new, or taken away with its only entry
             own = self._of[connection] = {}
             self.bytes += CONNECTION_BYTES
-        own[message.id] = entry
+        elif message.id in own or (connection, message.id) in self._same:
+            entry.key = message.mark
+            self._same.setdefault((connection, message.id), {})[message.mark] = entry
+            own_size += SAME_ID_BYTES
+        own[entry.key] = entry
         self._by_age[entry] = self._by_resend[entry] = None
-        self.bytes += ENTRY_BYTES if message.owed_by else own_size
+        self.bytes += own_size - message.size if message.owed_by else own_size
         message.owed_by += 1
         self._owed.add(connection, own_size)
         while self.bytes > self._max_bytes and (debtor := self._owed.top()) is not None:
             given_up.append(GivenUp(self._remove(next(iter(self._of[debtor].values()))), "too_large"))
         return given_up
 
+    @staticmethod
+    def _sent_before(own: dict[str | int, PendingAck[C]], message: SentMessage) -> PendingAck[C] | None:
+        """The entry of this very message."""
+        first = own.get(message.id)
+        return first if first is not None and first.message.mark == message.mark else own.get(message.mark)
+
     def acknowledge(self, connection: C, message_id: str) -> bool:
-        """End the waiting for one message; answers whether there was any."""
+        """End the waiting for one message; answers whether there was any.
+
+        Of several with this id it is the oldest: a client that acknowledges each message ends the waiting for all, and
+        none is taken for acknowledged that the client may not have read yet.
+        """
         entry = self._of.get(connection, {}).get(message_id)
         if entry is None:
-            return False
+            same = self._same.get((connection, message_id))
+            if same is None:
+                return False
+            entry = next(iter(same.values()))
         self._remove(entry)
         return True
 
@@ -167,6 +199,14 @@ class AckQueue(Generic[C]):
         """The ids of all that waits, oldest first; an id comes once for each connection that owes it."""
         return (entry.message.id for entry in self._by_age)
 
+    def message_ids_of(self, connection: C) -> Iterator[str]:
+        """The ids of what one connection has yet to acknowledge, oldest first."""
+        return (entry.message.id for entry in self._of.get(connection, {}).values())
+
+    def count_of(self, connection: C) -> int:
+        """How many messages one connection has yet to acknowledge."""
+        return len(self._of.get(connection, ()))
+
     @property
     def connection_count(self) -> int:
         """How many connections owe an acknowledgement."""
@@ -180,14 +220,20 @@ class AckQueue(Generic[C]):
         del self._by_resend[entry]
         connection, message = entry.connection, entry.message
         own = self._of[connection]
-        del own[message.id]
+        del own[entry.key]
+        own_size = message.size + ENTRY_BYTES
+        if isinstance(entry.key, int):
+            same = self._same[connection, message.id]
+            del same[entry.key]
+            if not same:
+                del self._same[connection, message.id]
+            own_size += SAME_ID_BYTES
         if not own:
             del self._of[connection]
             self.bytes -= CONNECTION_BYTES
         elif not len(own) % 4:  # to look each time would take a fifth of all this
             compact(own)
-        own_size = message.size + ENTRY_BYTES
         message.owed_by -= 1
-        self.bytes -= ENTRY_BYTES if message.owed_by else own_size
+        self.bytes -= own_size - message.size if message.owed_by else own_size
         self._owed.add(connection, -own_size)
         return entry

@@ -272,6 +272,16 @@ class ChannelManager(Generic[C]):
         own = self._owners.get(connection)
         return 0 if own is None else own.count
 
+    def channels_of(self, connection: C) -> Collection[str]:
+        """The channels in which a connection has a subscription. Valid until the next change."""
+        own = self._owners.get(connection)
+        return () if own is None else own.channels.keys()
+
+    def sub_ids_of(self, connection: C, channel: str) -> Collection[str]:
+        """The subIds that a connection has in a channel. Valid until the next change."""
+        entry = self._channels.get(channel)
+        return () if entry is None else entry.memberships.get(connection, {}).keys()
+
     def bytes_of(self, connection: C) -> int:
         """Return the bytes of a connection's subscriptions, each counted as if it were alone in its channel."""
         own = self._owners.get(connection)

@@ -28,6 +28,11 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
+def _key(name: str) -> Key:
+    """Return what is kept of a name where all keys are of one sharer."""
+    return name if len(name) <= AS_IT_IS and name.isascii() else _digest(name)
+
+
 class _Keys:
     """Keys in the order of their time. `keys` and `times` are in step."""
 
@@ -129,22 +134,38 @@ class SharedKeys:
             self._expire(now - self._ttl)
             self._expire_at = now + SWEEP
         own = self._own.get(sharer)
-        if own is None or not own.are_all or len(name) > AS_IT_IS or not name.isascii():
+        if own is None or not own.are_all:
             return self._note(own, sharer, name, now)
         # The same as below, for most messages of most services.
-        if name in own.noted and not self._has_expired(name, own, now):
+        key = _key(name)
+        if key in own.noted and not self._has_expired(key, own, now):
             return False
         if self._total >= self._limit:
             self._make_room()
         self._total += 1
-        own.noted.add(name)
-        own.keys.append(name)
+        own.noted.add(key)
+        own.keys.append(key)
         own.times.append(now)
         return True
 
-    def _note(self, own: _Keys | None, sharer: str, name: str, now: float) -> bool:
+    def knows(self, sharer: str, name: str, now: float) -> bool:
+        """Return whether a key was noted for this sharer, and is not too old."""
+        own = self._own.get(sharer)
+        if own is not None:
+            key = _key(name)
+            if key in own.noted and not self._has_expired(key, own, now):
+                return True
+        if not self._in_lane[hash(sharer) % LANES]:
+            return False
+        whole = self._whole(sharer, name)
+        return whole in self._few.noted and not self._has_expired(whole, self._few, now)
+
+    def _whole(self, sharer: str, name: str) -> Key:
         text = f"{sharer} {name}"
-        whole = text if len(text) <= self._as_it_is and text.isascii() else _digest(text)
+        return text if len(text) <= self._as_it_is and text.isascii() else _digest(text)
+
+    def _note(self, own: _Keys | None, sharer: str, name: str, now: float) -> bool:
+        whole = self._whole(sharer, name)
         lane = hash(sharer) % LANES
         in_lane = self._in_lane[lane]
         if in_lane and whole in self._few.noted and not self._has_expired(whole, self._few, now):
@@ -160,7 +181,7 @@ class SharedKeys:
             self._lanes.append(lane)
             self._in_lane[lane] += 1
         else:
-            key = name if len(name) <= AS_IT_IS and name.isascii() else whole
+            key = _key(name)
             if key in own.noted and not self._has_expired(key, own, now):
                 return False
             if self._total >= self._limit:
@@ -221,20 +242,79 @@ class Deduplicator:
         self._sequences = SharedKeys(TTL, ENTRIES)
         self._sender_ids = SharedKeys(TTL, ENTRIES, SENT_AS_IT_IS)
 
-    def carried_before(
-        self, carrier_id: str | None, origin: str | None, sequence: str | None, now: float
-    ) -> str | None:
+    def carried_before(self, carrier_id: str | None, counted: tuple[str, str] | None, now: float) -> str | None:
         """Whether this was delivered before, and by what it was known: `pubsub_id` or `sequence`.
 
-        Where an origin counts, its number tells all: what comes again under one carrier's id has one number.
+        Where its publisher `counted` it (who, and as what), that tells all: what comes again under one carrier's id has
+        one number.
         """
-        if origin and sequence:
-            return None if self._sequences.note(origin, sequence, now) else "sequence"
+        if counted is not None:
+            return None if self._sequences.note(*counted, now) else "sequence"
         if carrier_id is None:
             return None
-        key = carrier_id if len(carrier_id) <= AS_IT_IS and carrier_id.isascii() else _digest(carrier_id)
-        return None if self._carrier_ids.note(key, now) else "pubsub_id"
+        return None if self._carrier_ids.note(_key(carrier_id), now) else "pubsub_id"
 
-    def sent_before(self, sender: str, message_id: str, now: float) -> bool:
-        """Whether this sender sent a message of this id before."""
-        return not self._sender_ids.note(sender, message_id, now)
+    def sent_before(self, sender: str, name: str, now: float) -> bool:
+        """Note what a sender sent, by its `sent_name`; return whether it had sent it before."""
+        return not self._sender_ids.note(sender, name, now)
+
+    def has_sent(self, sender: str, name: str, now: float) -> bool:
+        """Return whether this was noted."""
+        return self._sender_ids.knows(sender, name, now)
+
+
+def sent_name(message_id: str, kind: str, channel: str | None, sub_id: str | None, user_tag: str | None) -> str:
+    """Return what tells a message of a sender: its id within its type and address."""
+    return f"{message_id}\n{kind}\n{channel or ''}\n{sub_id or ''}\n{user_tag or ''}"  # no name has a line end
+
+
+class Publishing:
+    """A message with its sender's id on its way to the fan-out and back."""
+
+    __slots__ = ("at", "is_accepted", "is_repeat")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.is_accepted = False
+        self.is_repeat = False
+        """Whether another of the same name came out of the fan-out before it."""
+
+
+class OnTheirWay:
+    """What was published and has not come back yet, by sender and name: a repeat of it is one as well.
+
+    Of more than `limit` the oldest are forgotten: a repeat of those is dropped as any, and its sender not told so.
+    """
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._limit = limit
+        self._first: dict[bytes, Publishing] = {}
+
+    def begin(self, sender: str, name: str, now: float) -> tuple[Publishing, Publishing | None]:
+        """Note what is being published. Return it, and the one before it that is still on its way."""
+        key = _digest(f"{sender} {name}")
+        publishing = Publishing(now)
+        first = self._first.get(key)
+        if first is not None and now - first.at < TTL:
+            return publishing, first
+        self._first.pop(key, None)  # to the end
+        self._first[key] = publishing
+        if len(self._first) > self._limit:
+            del self._first[next(iter(self._first))]
+        return publishing, None
+
+    def failed(self, sender: str, name: str, publishing: Publishing) -> None:
+        """Forget what the fan-out did not accept."""
+        key = _digest(f"{sender} {name}")
+        if self._first.get(key) is publishing:
+            del self._first[key]
+
+    def came_back(self, sender: str, name: str, *, is_repeat: bool) -> None:
+        """Note that it came out of the fan-out: from now on the `Deduplicator` knows it."""
+        publishing = self._first.pop(_digest(f"{sender} {name}"), None)
+        if publishing is not None:
+            publishing.is_accepted = True
+            publishing.is_repeat = is_repeat
+
+    def __len__(self) -> int:
+        return len(self._first)

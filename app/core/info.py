@@ -1,8 +1,8 @@
 """The answers to getInfo and getInfoDetail, in the seed's shape. Pure: it is handed what there is to tell."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from app.core.acknowledgements import AckQueue
 from app.core.channels import ChannelManager
@@ -16,6 +16,15 @@ belong to. A question of 30 bytes may not bring megabytes."""
 C = TypeVar("C", bound=Hashable)
 
 
+class Viewer(NamedTuple, Generic[C]):
+    """A client that asks. It sees counts, and the lists of what is its own."""
+
+    connection: C
+    user_name: str | None
+    sees_channels: bool
+    """Whether it may know which channels there are: on a laptop everybody may."""
+
+
 class Listed:
     """Cuts the lists of one answer where they are too long, and remembers whether it had to."""
 
@@ -27,12 +36,25 @@ class Listed:
         """Return as many of the names, from the first on, as there is room for."""
         listed: list[str] = []
         for name in islice(names, most + 1):
-            self._room -= len(name.encode(errors="surrogatepass"))
-            if len(listed) == most or self._room < 0:
+            if len(listed) == most or not self._takes(name):
                 self.truncated = True
                 break
             listed.append(name)
         return listed
+
+    def connections(self, connections: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same of what is told of connections."""
+        listed: list[dict[str, Any]] = []
+        for each in islice(connections, MAX_LISTED + 1):
+            if len(listed) == MAX_LISTED or not self._takes(each["connectionId"] + each.get("user", "")):
+                self.truncated = True
+                break
+            listed.append(each)
+        return listed
+
+    def _takes(self, name: str) -> bool:
+        self._room -= len(name.encode(errors="surrogatepass"))
+        return self._room >= 0
 
 
 def info(
@@ -41,11 +63,12 @@ def info(
     channels: ChannelManager[C],
     users: UserMap[C],
     acks: AckQueue[C],
+    viewer: Viewer[C] | None = None,
 ) -> dict[str, Any]:
-    """What getInfo answers; `server` is what there is to tell of the instance itself."""
+    """What getInfo answers; `server` is what there is to tell of the instance itself. `viewer`: None sees all."""
     listed = Listed()
     answer = {
-        "serverInfo": {**server, "eventEmitterListeners": listed.of(channels.channels)},
+        "serverInfo": {**server, "eventEmitterListeners": listed.of(_channels_for(viewer, channels))},
         "connectionInfo": {"totalConnections": connection_count},
         "messageInfo": {
             "totalConnectionsAwaitingAck": acks.connection_count,
@@ -68,21 +91,49 @@ def info_detail(
     users: UserMap[C],
     acks: AckQueue[C],
     channel: str | None = None,
+    viewer: Viewer[C] | None = None,
+    connections: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """What getInfoDetail answers: all of getInfo and the lists behind its numbers; of one `channel` only, if given."""
-    answer = info(server, connection_count, channels, users, acks)
+    """What getInfoDetail answers: all of getInfo and the lists behind its numbers; of one `channel` only, if given.
+
+    `connections` is what is told of each to who sees all.
+    """
+    answer = info(server, connection_count, channels, users, acks, viewer)
     listed = Listed()
-    answer["messageInfo"]["awaitingMessages"] = listed.of(acks.message_ids())
-    answer["uniqUserNames"] = listed.of(users.names)
-    names = channels.channels if channel is None else (channel,) if channel in channels.channels else ()
+    if viewer is None:
+        answer["messageInfo"]["awaitingMessages"] = listed.of(acks.message_ids())
+        answer["uniqUserNames"] = listed.of(users.names)
+        told = Listed()
+        answer["connectionInfo"]["connections"] = told.connections(connections)
+        listed.truncated |= told.truncated
+    else:
+        answer["messageInfo"]["awaitingMessages"] = listed.of(acks.message_ids_of(viewer.connection))
+        answer["uniqUserNames"] = [] if viewer.user_name is None else [viewer.user_name]
+    seen = _channels_for(viewer, channels)
+    names = seen if channel is None else (channel,) if channel in seen else ()
     room = MAX_LISTED
     shown: dict[str, list[dict[str, Any]]] = {}
     for name in listed.of(names):
         if room <= 0:
             listed.truncated = True
             break
-        counts = dict(islice(channels.subscriptions_of(name), room + 1))
+        counts = dict(islice(_subscriptions_for(viewer, channels, name), room + 1))
         shown[name] = [{"subId": sub_id, "numConnections": counts[sub_id]} for sub_id in listed.of(counts, room)]
         room -= len(shown[name])
     answer["channelInfo"]["channels"] = shown
     return answer | ({"truncated": True} if listed.truncated else {})
+
+
+def _channels_for(viewer: Viewer[C] | None, channels: ChannelManager[C]) -> Collection[str]:
+    if viewer is None or viewer.sees_channels:
+        return channels.channels
+    return channels.channels_of(viewer.connection)
+
+
+def _subscriptions_for(
+    viewer: Viewer[C] | None, channels: ChannelManager[C], channel: str
+) -> Iterable[tuple[str, int]]:
+    if viewer is None or viewer.sees_channels:
+        return channels.subscriptions_of(channel)
+    own = channels.sub_ids_of(viewer.connection, channel)
+    return ((sub_id, len(channels.connections_of(channel, sub_id))) for sub_id in own)

@@ -7,7 +7,20 @@ subclass `Fanout` (see the README for an example of thirty lines) and name its f
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import NamedTuple
+
+PROCESS = "process"
+"""Attribute that tells the messages of one process from all others': a random text, never shown to clients. Whoever may
+publish can write an `origin`, which clients see; nobody can write this who may not subscribe to the topic."""
+PROCESS_LENGTH = 32
+"""Characters of it. No origin and no connection is named by so many, so that no two of these are taken for another."""
+
+
+def process_of(attributes: Mapping[str, str]) -> str:
+    """Return which process published a message; empty for what no hub did, or one of an older release."""
+    process = attributes.get(PROCESS, "")
+    return process if len(process) == PROCESS_LENGTH else ""
 
 
 class Publication(NamedTuple):
@@ -41,6 +54,21 @@ class Delivery(NamedTuple):
     def key(self) -> str | None:
         """What tells a repeat. With the time, because an emulator that is started anew counts from 1 again."""
         return None if self.id is None else f"{self.id} {self.publish_time_ns or 0}"
+
+    @property
+    def counted(self) -> tuple[str, str] | None:
+        """Who counted this, and as what: the same pair is the same message. None: nobody did."""
+        get = self.attributes.get
+        sequence = get("seq")
+        if not sequence:
+            return None
+        process = get(PROCESS)
+        if process is not None and len(process) == PROCESS_LENGTH:  # `process_of`, for each message
+            return process, sequence
+        # A release before this one names its instance alone, which anybody may. So what it says counts too: then
+        # nobody can use up a number for a message that they have not read.
+        origin = get("origin")
+        return (origin, f"{sequence} {blake2b(self.data, digest_size=16).hexdigest()}") if origin else None
 
 
 Deliver = Callable[[Delivery], None]

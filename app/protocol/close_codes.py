@@ -10,6 +10,7 @@ class CloseCode(IntEnum):
     INVALID_UTF8 = 1007
     TOO_BIG = 1009
     SERVICE_RESTART = 1012
+    EXPIRED = 3005
     SLOW_CONSUMER = 3008
     ROTATION = 3011
     NO_PONG = 3012

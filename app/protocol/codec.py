@@ -46,6 +46,18 @@ _SPACES = (b" ", b"\n", b"\r", b"\t")
 _SHORTEST_PROPERTY = len(b'"":1,')
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _STRING = msgspec.json.Decoder(str)
+_HALF_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+"""Half a surrogate pair, as JSON may write it. It is JSON by its grammar, and the decoder refuses it."""
+_HALF = re.compile("[\ud800-\udfff]")
+_BLANK = b"\x7f"
+"""Stands for a byte of such an escape while a text is split: as long, JSON too, and in no name."""
+_skip_space = re.compile(rb"[ \t\n\r]*").match
+_SCALAR = r'(?:"[^"\\]*"|[-+.0-9a-zA-Z]+)'
+_ACK_ID = r'"ackId"\s*:\s*(-?[0-9]{1,255}|"[^"\\]{1,255}")\s*'
+_ACK_ID_AT_THE_BEGIN = re.compile(rf'\s*\{{\s*(?:"[^"\\]*"\s*:\s*{_SCALAR}\s*,\s*){{0,20}}{_ACK_ID}[,}}]')
+_ACK_ID_AT_THE_END = re.compile(rf"[{{,]\s*{_ACK_ID}\}}\s*\Z")
+_BEGIN, _END = 4096, 600
+"""Characters in which these are looked for."""
 
 
 class _Key:
@@ -62,6 +74,14 @@ class _TooManyProperties(MessageError):
     def __init__(self, most: int) -> None:
         text = f"a message may have at most {most} properties at its top level; this one has more"
         super().__init__(ErrorCode.INVALID_FIELD, text)
+
+
+class _DuplicateKey(MessageError):
+    """Refuse a message that says a property twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(ErrorCode.DUPLICATE_KEY, f"the key {json.dumps(key[:MAX_NAME_LENGTH])} stands twice")
+        self.key = key
 
 
 class _Marked(msgspec.Struct):
@@ -90,6 +110,7 @@ class Refused(NamedTuple):
 
 def decode(text: str) -> Decoded | Refused:
     """Read a client's message. Never raises for any text."""
+    text = well_formed(text)
     data = text.encode()
     fields: dict[str, Raw] | None = None
     ack_id: Raw | None = None
@@ -97,12 +118,25 @@ def decode(text: str) -> Decoded | Refused:
         fields = _split(data, MAX_PROPERTIES)
         ack_id = _take_ack_id(fields)
         message = _message(fields, ack_id)
-    except _TooManyProperties as error:
-        return Refused(error, ack_id_of(text), text[:MAX_SHOWN_LENGTH])
     except MessageError as error:
-        readable = fields is not None
-        return Refused(error, ack_id, Raw(data) if readable else text[:MAX_SHOWN_LENGTH])
+        if fields is not None:
+            return Refused(error, ack_id, Raw(data))
+        is_told_apart = not isinstance(error, _DuplicateKey) or error.key != "ackId"
+        return Refused(error, ack_id_of(text) if is_told_apart else None, text[:MAX_SHOWN_LENGTH])
     return Decoded(message, Raw(data))
+
+
+def well_formed(text: str) -> str:
+    """Write halves of surrogate pairs, which a handler may have in its text, as escapes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _escape_halves(text)
+    return text
+
+
+def _escape_halves(text: str) -> str:
+    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def shown(text: str) -> Raw | str:
@@ -112,13 +146,30 @@ def shown(text: str) -> Raw | str:
 
 def ack_id_of(text: str) -> Raw | None:
     """Return a request's own mark without reading the rest of it; None where that cannot be told."""
+    data = well_formed(text).encode()
     try:
-        value = _MARK.decode(text).ackId
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        value = _mark_of(data)
+    except msgspec.DecodeError:
         return None
-    if value is msgspec.UNSET or not _is_ack_id(value):
-        return None
-    return Raw(bytes(value))
+    except RecursionError:
+        value = _mark_beside_depths(text)
+    return Raw(bytes(value)) if value is not None and _is_ack_id(value) else None
+
+
+def _mark_of(data: bytes) -> Raw | None:
+    try:
+        value = _MARK.decode(data).ackId
+    except msgspec.DecodeError:
+        if not _HALF_ESCAPE.search(data):
+            raise
+        value = _MARK.decode(_without_escapes(data)).ackId
+    return None if value is msgspec.UNSET else value
+
+
+def _mark_beside_depths(text: str) -> Raw | None:
+    """The mark of a request that is too deep to be read through, where it is among the first properties or the last."""
+    found = _ACK_ID_AT_THE_BEGIN.match(text[:_BEGIN]) or _ACK_ID_AT_THE_END.search(text[-_END:])
+    return None if found is None else Raw(found[1].encode())
 
 
 def decode_published(data: bytes) -> Message:
@@ -163,12 +214,17 @@ def _payload(data: bytes) -> Raw | None:
     try:
         return Raw(bytes(msgspec.json.decode(data, type=Raw)))
     except msgspec.DecodeError as error:
-        raise MessageError(ErrorCode.INVALID_JSON, f"the payload is not JSON: {_lower(error)}") from None
+        problem = error
+    if _HALF_ESCAPE.search(data):
+        begin = _after_space(data, 0)
+        with suppress(msgspec.DecodeError):
+            return Raw(data[begin : begin + len(bytes(msgspec.json.decode(_without_escapes(data), type=Raw)))])
+    raise MessageError(ErrorCode.INVALID_JSON, f"the payload is not JSON: {_lower(problem)}")
 
 
 def from_object(value: Mapping[str, Any]) -> Message:
     """Make a message of a dict that a handler or embedder wrote. Raises MessageError; TypeError for what is no JSON."""
-    fields = _split(msgspec.json.encode(value), MAX_PROPERTIES)
+    fields = _split(encode_json(value), MAX_PROPERTIES)
     fields.pop("ackId", None)
     return _message(fields, None)
 
@@ -176,7 +232,7 @@ def from_object(value: Mapping[str, Any]) -> Message:
 def to_object(message: Message) -> dict[str, Any]:
     """A message as a dict with its values decoded, as custom handlers read it. Raises MessageError."""
     try:
-        decoded: dict[str, Any] = json.loads(msgspec.json.encode(_fields(message, with_ack_id=True)))
+        decoded: dict[str, Any] = json.loads(encode_json(_fields(message, with_ack_id=True)))
     except ValueError as error:
         raise MessageError(ErrorCode.INVALID_FIELD, f"a number cannot be read: {_lower(error)}") from None
     return decoded
@@ -185,7 +241,7 @@ def to_object(message: Message) -> dict[str, Any]:
 def encode(message: Message, **marks: object) -> bytes:
     """Write a message; `marks` are further top-level properties (such as isRetry=True)."""
     fields = _fields(message)
-    return msgspec.json.encode(fields | marks if marks else fields)
+    return encode_json(fields | marks if marks else fields)
 
 
 def completed(data: bytes, **marks: object) -> bytes:
@@ -200,12 +256,36 @@ def encode_frame(message: Message, **marks: object) -> Frame:
 
 def encode_reply(fields: Mapping[str, object]) -> Frame:
     """Write what the service itself says to one client; what is None is left out."""
-    return Frame(msgspec.json.encode({key: value for key, value in fields.items() if value is not None}))
+    return Frame(encode_json({key: value for key, value in fields.items() if value is not None}))
 
 
 def encode_json(value: object) -> bytes:
     """Write any plain value, such as a payload or an HTTP answer. Raises TypeError where a value has no JSON."""
-    return msgspec.json.encode(value)
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return _encode_by_hand(value)
+
+
+def _encode_by_hand(value: object) -> bytes:
+    """Write a value in which texts hold halves of surrogate pairs: each as an escape, as it may have come."""
+    match value:
+        case str():
+            return _escape_halves(json.dumps(value, ensure_ascii=False)).encode()
+        case Mapping():
+            return (
+                b"{" + b",".join(_encode_key(key) + b":" + _encode_by_hand(each) for key, each in value.items()) + b"}"
+            )
+        case list() | tuple() | set() | frozenset():
+            return b"[" + b",".join(map(_encode_by_hand, value)) + b"]"
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return _encode_by_hand(msgspec.to_builtins(value))
+
+
+def _encode_key(key: object) -> bytes:
+    return _encode_by_hand(key) if isinstance(key, str) else msgspec.json.encode({key: 0})[1 : -len(":0}")]
 
 
 def _fields(message: Message, *, with_ack_id: bool = False) -> dict[str, object]:
@@ -243,9 +323,48 @@ def _split(data: bytes, most: int) -> dict[str, Raw]:
     except msgspec.ValidationError:
         raise MessageError(ErrorCode.NOT_AN_OBJECT, 'a message is a JSON object, such as {"type": "getInfo"}') from None
     except msgspec.DecodeError as error:
+        if _HALF_ESCAPE.search(data):
+            return _split_with_halves(data, most)
         raise MessageError(ErrorCode.INVALID_JSON, f"not JSON: {_lower(error)}") from None
     _check_duplicate_keys(data, fields)
     return fields
+
+
+def _split_with_halves(data: bytes, most: int) -> dict[str, Raw]:
+    """Split an object with halves of surrogate pairs in it, as `_split` does."""
+    # What is as long and has blanks for them is read in their place: it tells whether all is JSON, and how long each
+    # value is. Two keys may be equal there which are not.
+    plain = _without_escapes(data)
+    try:
+        if _has_more_than(most, plain):
+            _MARK.decode(plain)
+            raise _TooManyProperties(most)
+        values = msgspec.json.decode(plain, type=dict[_Key, Raw], dec_hook=lambda _type, _key: _Key()).values()
+    except msgspec.DecodeError as error:
+        raise MessageError(ErrorCode.INVALID_JSON, f"not JSON: {_lower(error)}") from None
+    fields: dict[str, Raw] = {}
+    at = 0
+    for value in values:
+        begin = plain.index(b'"', at)
+        end = plain.index(b'"', begin + 1) + 1
+        key = json.loads(data[begin:end])
+        if key in fields:
+            raise _DuplicateKey(key)
+        begin = _after_space(data, plain.index(b":", end) + 1)
+        at = begin + len(bytes(value))
+        fields[key] = Raw(data[begin:at])
+    return fields
+
+
+def _without_escapes(data: bytes) -> bytes:
+    """Write blanks for what may be half a surrogate pair, and for what would hide where one or a string begins."""
+    data = data.replace(b"\\\\", 2 * _BLANK).replace(b'\\"', 2 * _BLANK)
+    return _HALF_ESCAPE.sub(6 * _BLANK, data)
+
+
+def _after_space(data: bytes, at: int) -> int:
+    space = _skip_space(data, at)
+    return at if space is None else space.end()
 
 
 def _has_more_than(most: int, data: bytes) -> bool:
@@ -325,13 +444,18 @@ def _check_duplicate_keys(data: bytes, fields: Mapping[str, Raw]) -> None:
     seen: set[str] = set()
     for key in _first_keys(data, len(data)):
         if key in seen:
-            raise MessageError(ErrorCode.DUPLICATE_KEY, f"the key {json.dumps(key[:MAX_NAME_LENGTH])} stands twice")
+            raise _DuplicateKey(key)
         seen.add(key)
 
 
 def _string(written: Raw | None) -> str | None:
-    """The string that this JSON is, None for any other value."""
-    return _STRING.decode(written) if written is not None and bytes(written).startswith(b'"') else None
+    """The string that this JSON is; None for any other value, and for one with half a surrogate pair."""
+    if written is None or not bytes(written).startswith(b'"'):
+        return None
+    try:
+        return _STRING.decode(written)
+    except msgspec.DecodeError:
+        return None
 
 
 def _not_a_name(key: str) -> MessageError:

@@ -37,8 +37,8 @@ OWN_PREFIX = "cloud-sockets."
 LOGOUT = "cloud-sockets.logout"
 
 MAX_NAME_LENGTH = 255
-_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}", re.DOTALL)
-NAME_RULE = f"a string of 1 to {MAX_NAME_LENGTH} characters without control characters"
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}", re.DOTALL)
+NAME_RULE = f"a string of 1 to {MAX_NAME_LENGTH} characters without control characters or halves of surrogate pairs"
 
 
 def is_name(value: object) -> bool:

@@ -235,3 +235,66 @@ async def test_a_client_that_floods_is_read_no_faster_than_it_is_served() -> Non
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(flood(), 1.5)
             assert await server.metric("messages_received_total") == 1
+
+
+MARKED: list[tuple[str, str]] = [
+    ('{"type":"announce","a":1,"a":2,"ackId":"m"}', "duplicate_key"),
+    ('{"type":"announce","\\u0061":"\\ud83d","a":2,"ackId":"m"}', "duplicate_key"),
+    ('{"type":"announce","payload":' + "[" * 128 + "]" * 128 + ',"ackId":"m","own":1}', "too_deep"),
+    ('{"type":"announce","ackId":"m","payload":' + "[" * 50_000 + "]" * 50_000 + ',"own":1}', "too_deep"),
+    ('{"type":"announce","payload":' + "[" * 50_000 + "]" * 50_000 + ', "ackId" : "m" }', "too_deep"),
+    ('{"ackId":"m"}', "missing_field"),
+    ('{"type":"announce","subId":"a","ackId":"m"}', "missing_field"),
+    ('{"type":"subscribe","channel":"a","ackId":"m"}', "missing_field"),
+    ('{"type":"subscribe","channel":"a","subId":"b","position":1,"ackId":"m"}', "invalid_field"),
+    ('{"type":"\\ud83d","ackId":"m"}', "invalid_field"),
+    *[
+        (f'{{"type":"announce","{field}":"a\\udE00","ackId":"m"}}', "invalid_field")
+        for field in ("channel", "userTag", "id")
+    ],
+    ('{"type":"announce","channel":"a","subId":"\\ud83d\\ud83d\\ude00","ackId":"m"}', "invalid_field"),
+    ('{"type":"announce",' + ",".join(f'"{number}":1' for number in range(1100)) + ',"ackId":"m"}', "invalid_field"),
+    ('{"type":"cloud-sockets.logout","ackId":"m"}', "reserved_type"),
+    ('{"type":"surprise","ackId":"m"}', "unsupported_type"),
+    ('{"type":"notification","userTag":"nobody","ackId":"m"}', "user_offline"),
+]
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+async def test_every_error_that_can_be_told_apart_carries_the_mark_of_its_request(*, over_http: bool) -> None:
+    async with Server() as server, Client(server.url) as ann:
+        for text, code in MARKED:
+            if over_http:
+                if '"subscribe"' in text or "surprise" in text:
+                    continue  # of these HTTP takes none as a command, and any as an announce
+                error = (await server.post("/api/messages", text.encode())).json
+            else:
+                await ann.send(text)
+                error = await ann.receive()
+            assert (error["code"], error.get("ackId")) == (code, "m"), text[:80]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"announce","ackId":"m"',
+        '{"type":"announce","ackId":1,"ackId":2}',
+        '{"type":"announce","ackId":"\\ud83d"}',
+        '{"type":"announce","ackId":"' + "m" * 256 + '"}',
+        '{"payload":' + "[" * 5000 + "]" * 5000 + ',"own":{"ackId":"m"}}',
+    ],
+)
+async def test_no_mark_is_made_up(text: str) -> None:
+    """Where it cannot be told, or is none, the answer has none."""
+    async with Server() as server, Client(server.url) as ann:
+        await ann.send(text)
+        error = await ann.receive()
+        assert error["type"] == "error"
+        assert "ackId" not in error
+
+
+async def test_a_binary_frame_that_has_a_mark_is_answered_with_it() -> None:
+    async with Server() as server, Client(server.url) as ann:
+        await ann.send(b'{"type":"getInfo","ackId":3}')
+        error = await ann.receive()
+        assert (error["code"], error["ackId"]) == ("binary_frame", 3)

@@ -148,3 +148,21 @@ async def test_handlers_that_cannot_be_are_refused_at_the_start(reference: str, 
     assert reference in server.log
     assert words in server.log
     assert "Traceback" not in server.log
+
+
+async def test_half_a_surrogate_pair_of_a_handler_travels_as_an_escape() -> None:
+    """A string that slicing cut within an emoji has no UTF-8, and is JSON all the same."""
+    async with Server(**HANDLERS) as server, Client(server.url) as ann, Client(server.url) as bob:
+        await bob.subscribe("news")
+        await ann.send('{"type":"callHalves","payload":{"half":"\\uD83D"},"ackId":1}')
+        assert '"payload":{"\\ud83d":["\\ud83d"]},"\\ud83d":1,' in await ann.receive_text()
+        formatted = await ann.receive()
+        assert json.loads(formatted["payload"])["a"] == "\ud83d"
+        refused = await ann.receive()
+        assert (refused["code"], refused["ackId"], refused["msg"]["channel"]) == ("invalid_field", 5, "\ud83d")
+        assert (await ann.receive())["ackId"] == 1
+        texts = [await bob.receive_text() for _ in range(4)]
+        for text, written in zip(
+            texts, ['"payload":"\\ud83d"', '"payload":["\\ud83d"]', *['"own":"\\ud83d"'] * 2], strict=True
+        ):
+            assert written in text

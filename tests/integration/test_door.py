@@ -25,10 +25,61 @@ async def status(server: Server, origin: str | None, **headers: str) -> int:
 
 async def test_on_a_laptop_pages_of_this_machine_may_open_a_socket() -> None:
     async with Server() as server:
-        allowed = [None, f"http://127.0.0.1:{server.port}", "http://localhost:3000", "http://127.0.0.1", "null"]
+        allowed = [
+            None,
+            f"http://127.0.0.1:{server.port}",
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "https://[::1]",
+        ]
         assert [await status(server, origin) for origin in allowed] == [101] * 5
-        assert [await status(server, origin) for origin in ("https://evil.example", "http://10.0.0.1")] == [403, 403]
-        assert await server.metric('connections_refused_total{reason="origin"}') == 2
+        refused = ("https://evil.example", "http://10.0.0.1", "null", "file://")
+        assert [await status(server, origin) for origin in refused] == [403] * 4
+        assert await server.metric('connections_refused_total{reason="origin"}') == 4
+
+
+async def test_pages_from_the_disk_may_where_they_are_listed() -> None:
+    async with Server(CLOUD_SOCKETS_ALLOWED_ORIGINS="null,file://") as server:
+        assert [await status(server, origin) for origin in ("null", "file://", "http://localhost")] == [101, 101, 403]
+
+
+@pytest.mark.usefixtures("both_ways")
+async def test_the_scheme_in_front_is_part_of_the_origin() -> None:
+    async with Server(**CLOUD_RUN) as server:
+        here = f"127.0.0.1:{server.port}"
+        for forwarded, secure, plain in (("https", 101, 403), ("https,http", 101, 403), ("http", 403, 101)):
+            proto = {"X-Forwarded-Proto": forwarded}
+            assert await status(server, f"https://{here}", **proto) == secure
+            assert await status(server, f"http://{here}", **proto) == plain
+        await server.logged(
+            f"the origin 'http://{here}' is not 'https://{here}', as X-Forwarded-Proto and Host say; "
+            f"CLOUD_SOCKETS_ALLOWED_ORIGINS with http://{here} would let it in"
+        )
+        assert [await status(server, f"{scheme}://{here}") for scheme in ("http", "https")] == [101, 101]
+
+
+async def test_wildcards_names_in_any_alphabet_and_default_ports_mean_what_they_say() -> None:
+    listed = "https://*.example.com,https://app.test:*,https://b\u00fccher.test,https://plain.test:443"
+    async with Server(CLOUD_SOCKETS_ALLOWED_ORIGINS=listed) as server:
+        allowed = [
+            "https://a.example.com", "https://a.b.example.com", "https://app.test", "https://app.test:8443",
+            "https://xn--bcher-kva.test", "https://plain.test",
+        ]  # fmt: skip
+        assert [await status(server, origin) for origin in allowed] == [101] * len(allowed)
+        refused = ["https://example.com", "http://a.example.com", "https://a.app.test", "https://bucher.test", "null"]
+        assert [await status(server, origin) for origin in refused] == [403] * len(refused)
+        await server.logged("CLOUD_SOCKETS_ALLOWED_ORIGINS (https://*.example.com, https://app.test:*")
+
+
+@pytest.mark.parametrize(
+    "entry", ["https://app.*.com", "https://a.test:99999", "wss://a.test", "file:///home/page.html", "https://a.test/"]
+)
+async def test_an_origin_that_no_page_could_have_ends_the_process(entry: str) -> None:
+    server = Server(CLOUD_SOCKETS_ALLOWED_ORIGINS=f"https://app.example.com,{entry}")
+    await server.start()
+    assert await server.wait() == 2
+    assert "CLOUD_SOCKETS_ALLOWED_ORIGINS is " in server.log
+    assert f"{entry!r} is none: " in server.log
 
 
 async def test_on_cloud_run_only_pages_of_the_same_host_may() -> None:

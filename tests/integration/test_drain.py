@@ -69,7 +69,7 @@ async def test_it_ends_in_time_when_everything_is_slow(own_emulator: Emulator, t
         crowd = await Crowd.open(server.port, 300)
         [ann] = await stack.enter_async_context(clients([server]))
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"POST /api/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        writer.write(b"POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         own_emulator.pause()
         await ann.send({"type": "announce", "channel": "news"})
         assert (await ann.ask({"type": "getInfo"}))["type"] == "getInfo"

@@ -177,6 +177,8 @@ PAYLOADS = [
     '""',
     "null",
     "[" * 126 + "]" * 126,
+    '"\\ud83d"',
+    '{"\\uD83D" : ["\\ude00\\uD83d", "\\\\ud83d"]}',
 ]
 
 
@@ -230,7 +232,9 @@ async def test_info_is_in_the_seeds_shape() -> None:
         assert info["channelInfo"] == {"totalConnections": 1, "totalChannels": 1, "totalSubscriptions": 2}
         assert info["uniqUserNameCount"] == 0
 
-        detail = await ann.ask({"type": "getInfoDetail"})
+        assert (await ann.ask({"type": "getInfoDetail"}))["messageInfo"]["awaitingMessages"] == []  # bob's are bob's
+        await bob.collect(3)
+        detail = await bob.ask({"type": "getInfoDetail"})
         assert detail["type"] == "getInfoDetail"
         assert {key: detail[key] for key in ("serverInfo", "connectionInfo")} == {
             "serverInfo": server_info,

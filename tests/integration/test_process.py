@@ -85,7 +85,7 @@ async def test_while_it_ends_it_is_not_ready_and_takes_no_sockets_but_answers_ht
         await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", server.port))
         reader, writer = await asyncio.open_connection(sock=deaf)
         writer.write(
-            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         await reader.readuntil(b"welcome")
@@ -116,7 +116,7 @@ async def test_an_http_request_under_way_goes_on_to_its_end() -> None:
     async with Server() as server:
         body = b'{"type":"announce"}'
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        headers = ["Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+        headers = ["Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}"]
         head = "\r\n".join(["POST /api/messages HTTP/1.1", *headers, "", ""])
         writer.write(head.encode() + body[:5])
         await writer.drain()
@@ -153,5 +153,6 @@ async def test_on_cloud_run_the_log_is_json_with_severity_and_trace() -> None:
 
 async def test_on_a_terminal_the_log_is_text() -> None:
     async with Server() as server:
-        assert "Running on http://0.0.0.0:" in server.log
+        for address in ("127.0.0.1", "[::1]"):
+            assert f"Running on http://{address}:{server.port} (CTRL + C to quit)" in server.log
         assert not server.log.startswith("{")

@@ -148,7 +148,7 @@ async def test_publishers_duplicates_are_dropped(emulator_address: str, topic: s
             await published.publish(b'{"type":"announce","channel":"news","id":"same","payload":1}')
             await server.post("/api/messages", {"type": "announce", "channel": "news", "id": "same", "payload": 2})
             numbered = b'{"type":"announce","channel":"news","payload":3}'
-            await published.publish(numbered, type="announce", origin="elsewhere", seq="1", sender="x")
+            await published.publish(numbered, type="announce", channel="news", origin="elsewhere", seq="1", sender="x")
         first, second = await payloads(ann, 2)
         assert {first, second} in ({1, 3}, {2, 3})
         await published.publish(b'{"type":"announce","channel":"news","payload":"last"}')

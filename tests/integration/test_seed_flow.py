@@ -12,10 +12,10 @@ pytestmark = pytest.mark.usefixtures("both_ways")
 async def test_the_whole_flow() -> None:
     async with Server(
         CLOUD_SOCKETS_ACK_MESSAGE_TYPES="announce", CLOUD_SOCKETS_MSG_RESEND_DELAY="150"
-    ) as server, Client(server.url) as watcher, Client(server.url) as sender:  # fmt: skip
+    ) as server, Client(server.url), Client(server.url) as sender:  # fmt: skip
 
         async def detail() -> dict[str, object]:
-            answer = await watcher.ask({"type": "getInfoDetail"})
+            answer = (await server.get("/api/info/detail")).json
             return {
                 "listeners": answer["serverInfo"]["eventEmitterListeners"],
                 "connections": answer["connectionInfo"]["totalConnections"],

@@ -404,7 +404,7 @@ async def _hold_http(attack: Attack, data: bytes) -> None:
 
 async def half_heads(attack: Attack) -> None:
     """Requests whose head ends in its middle."""
-    await _hold_http(attack, b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Half: ")
+    await _hold_http(attack, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Half: ")
 
 
 async def waiting_for_a_handler(attack: Attack) -> None:

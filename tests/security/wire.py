@@ -67,7 +67,7 @@ def _encoded(message: str | bytes | dict[str, Any]) -> bytes:
 def upgrade(*, deflate: bool = False, query: str = "", **headers: str) -> bytes:
     """The head of an upgrade; `_` in a header's name stands for `-`."""
     lines = {
-        "Host": "x",
+        "Host": "localhost",
         "Upgrade": "websocket",
         "Connection": "Upgrade",
         "Sec-WebSocket-Key": KEY,
@@ -81,7 +81,7 @@ def upgrade(*, deflate: bool = False, query: str = "", **headers: str) -> bytes:
 
 def post(body: bytes, *, size: int | None = None) -> bytes:
     """A request that publishes a body, or claims that one of `size` bytes follows."""
-    head = "POST /api/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    head = "POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
     return f"{head}{len(body) if size is None else size}\r\n\r\n".encode() + body
 
 

@@ -44,6 +44,23 @@ def everything_plain(connection: Any, message: Fields, director: Any) -> None:
     director.unsubscribe(connection)
 
 
+async def halves(connection: Any, message: Fields, director: Any) -> None:
+    """Half a surrogate pair, as slicing leaves it, in every way that a handler has to send one."""
+    half = message["payload"]["half"]
+    director.send_message(connection, {"type": "sent", "payload": {half: [half]}, half: 1})
+    await director.announce({"type": "announce", "payload": half}, "news")
+    await director.hub.emit("news", None, "announce", [half])
+    director.send_message(
+        connection, {"type": "formatted", "payload": director.format_message({"type": "x", "a": half})}
+    )
+    for own in (
+        {"type": "announce", "channel": "news", "own": half},
+        f'{{"type":"announce","channel":"news","own":"{half}"}}',
+    ):
+        await director.handle_msg(connection, own)
+    await director.handle_msg(connection, {"type": "subscribe", "channel": half, "subId": "1", "ackId": 5})
+
+
 async def burst(connection: Any, message: Fields, director: Any) -> None:
     for number in range(message["payload"]):
         director.send_message(connection, {"type": "burst", "payload": number})
@@ -97,6 +114,7 @@ HANDLERS = {
     "callEverything": everything,
     "callEverythingPlain": everything_plain,
     "callBurst": burst,
+    "callHalves": halves,
     "callFails": fails,
     "callFailsPlain": fails_plain,
     "callSlow": slow,

@@ -207,7 +207,7 @@ async def test_one_client_that_floods_many_channels_leaves_others_what_they_miss
     hub.subscribe(connection, "news", "1", position=position)
     assert payloads(came(connection, outlet)) == [*range(20)]
     (owner,) = [each for each in hub._journal._history._owners.values() if each.streams > 1]
-    assert owner.name == flood.id
+    assert owner.name == hub.identity.process + flood.id
     assert hub._journal._history._logs[EVERYONE].owner is None
     await hub.close()
 

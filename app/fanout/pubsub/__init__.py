@@ -49,6 +49,7 @@ class PubSubFanout(Fanout):
         skew: float = 5,
         revision: str | None = None,
         orphan_grace: float = 0,
+        process: str | None = None,
         times: Times | None = None,
     ) -> None:
         self._client = client
@@ -64,6 +65,7 @@ class PubSubFanout(Fanout):
             history_ttl=history_ttl,
             skew=skew,
             revision=revision,
+            process=process,
             times=times or Times.for_grace(orphan_grace),
         )
         self._publisher = Publisher(

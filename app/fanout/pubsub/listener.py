@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from app.backoff import Backoff
-from app.fanout import Deliver, Delivery, FanoutStartError
+from app.fanout import PROCESS, PROCESS_LENGTH, Deliver, Delivery, FanoutStartError
 from app.fanout.pubsub.canaries import Canaries
 from app.fanout.pubsub.catching_up import CatchingUp, HeldBack, hand_over
 from app.fanout.pubsub.client import (
@@ -60,6 +60,8 @@ MOST_PATIENCE = 8
 twice in all where clients wait to be sent elsewhere."""
 LONG_STOP = 30.0
 """Seconds without CPU after which this instance may no longer say who else was silent meanwhile."""
+LEAST_BETWEEN_ANSWERS = 5.0
+"""Seconds between two answers to roll calls: whoever may publish can call, and all instances hear all answers."""
 DELETE_TIMEOUT = 1.5
 FINISH_TIMEOUT = 0.5
 
@@ -122,6 +124,7 @@ class Listener:
     """Hands what the topic carries to `deliver`, from `listen` until that is cancelled.
 
     `history_ttl` and `skew` are in seconds: how far a new instance looks back, and how late Pub/Sub may deliver.
+    `process` tells what this process published from all else; None: it draws one.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Listener:
         history_ttl: float = 0,
         skew: float = LEAST_LOOK_BACK,
         revision: str | None = None,
+        process: str | None = None,
         times: Times | None = None,
     ) -> None:
         self._client = client
@@ -148,14 +152,14 @@ class Listener:
         self._chance = chance
         self._history_ttl = history_ttl
         self._skew = max(skew, LEAST_LOOK_BACK)
-        self._signature = {"origin": instance_id} | ({} if revision is None else {"revision": revision})
+        self._process = process or f"{chance.getrandbits(4 * PROCESS_LENGTH):0{PROCESS_LENGTH}x}"
+        self._signature = _signature(instance_id, self._process, revision)
         self._times = times or Times()
 
         self._subscription: str | None = None
         self._generation = 0
         self._begun_ns: int | None = None  # when this generation was tried first: what failed may have been made then
-        self._proven = False  # this subscription has carried all canaries
-        self._ever_heard = False
+        self._proven = self._ever_heard = False  # this subscription, and any, has carried all canaries
         self._failures = 0  # streams in a row that ended without hearing
         self._not_found = 0
         self._made: set[str] = set()
@@ -411,7 +415,7 @@ class Listener:
         origin = attributes.get("origin")
         if origin is not None:
             self.peers.spoke(origin, time_ns)
-            if origin == self._instance_id:
+            if self._is_own(attributes):
                 self._hear_own(key, attributes.get("token") or attributes.get("seq"), time_ns)
             if attributes.get("type") in OWN_SIGNALS:
                 self._heed(origin, attributes, time_ns)
@@ -445,11 +449,15 @@ class Listener:
             self._metrics.pubsub_lag.set(lag)
             self._heard_all.set()
 
+    def _is_own(self, attributes: Mapping[str, str]) -> bool:
+        """Return whether this process published it: clients see its origin, and whoever may publish can write that."""
+        return attributes.get(PROCESS) == self._process
+
     def _heed(self, origin: str, attributes: Mapping[str, str], time_ns: int) -> None:
         revision = attributes.get("revision")
         if revision is not None:
             self.peers.told(origin, revision)
-        if attributes.get("type") == ROLL_CALL and time_ns >= self._live_from_ns and origin != self._instance_id:
+        if attributes.get("type") == ROLL_CALL and time_ns >= self._live_from_ns and not self._is_own(attributes):
             self._roll_called = True
 
     # Watching it
@@ -469,6 +477,7 @@ class Listener:
         self._hears_well()
         logger.info("listening to %s", self._client.topic.path)
         loop = asyncio.get_running_loop()
+        answers_from = 0.0
         quiet, beat = self._chance.uniform(*self._times.quiet), self._chance.uniform(*self._times.heartbeat)
         while True:
             if await self._patience.wait(self._lost):
@@ -483,8 +492,9 @@ class Listener:
                 quiet = self._chance.uniform(*self._times.quiet)
             elif keys := self.canaries.overdue(now, self._times.overdue):
                 await self._prove(keys, self._times.proof)
-            elif self._roll_called or now - self._last_own >= beat:
+            elif (self._roll_called and now >= answers_from) or now - self._last_own >= beat:
                 self._roll_called = False
+                answers_from = now + LEAST_BETWEEN_ANSWERS
                 beat = self._chance.uniform(*self._times.heartbeat)
                 await self._send_signal(HEARTBEAT, next(self._probe_keys))
             self._hears_well()
@@ -510,8 +520,7 @@ class Listener:
     async def _prove_with(self, second: SecondLook) -> list[Delivery]:
         def is_canary(message: Any) -> bool:
             token = message.attributes.get("token")
-            mine = message.attributes.get("origin") == self._instance_id
-            return mine and token is not None and token.startswith(f"{self._generation}-")
+            return self._is_own(message.attributes) and token is not None and token.startswith(f"{self._generation}-")
 
         found: list[Delivery] | None = None
         reading = asyncio.create_task(second.read(all_backlogs(), is_canary, self._delivery_of))
@@ -630,6 +639,11 @@ class Listener:
         self.hearing.clear()
         self.watching_from_ns = None
         self._metrics.pubsub_hearing.set(0)
+
+
+def _signature(instance_id: str, process: str, revision: str | None) -> dict[str, str]:
+    """What each message of an instance to the others says of itself."""
+    return {"origin": instance_id, PROCESS: process, **({} if revision is None else {"revision": revision})}
 
 
 def explain(error: PubSubError, client: PubSubClient) -> str:

@@ -14,6 +14,7 @@ from app.core.acknowledgements import (
     CONNECTION_BYTES,
     ENTRY_BYTES,
     MESSAGE_BYTES,
+    SAME_ID_BYTES,
     AckQueue,
     GivenUp,
     SentMessage,
@@ -93,9 +94,35 @@ def test_with_a_limit_of_one_only_the_newest_is_owed() -> None:
 
 
 def test_the_same_message_again_begins_anew(queue: AckQueue[str]) -> None:
-    queue.add("ann", message("1"), now=0)
-    queue.add("ann", message("1"), now=30)
+    for now in (0, 30):  # each is made anew, as the journal does
+        queue.add("ann", SentMessage("1", b"{}", number=7), now=now)
     assert (len(queue), due_ids(queue, 60), due_ids(queue, 90)) == (1, ([], []), (["1"], []))
+
+
+def test_messages_of_one_id_wait_each_for_itself(queue: AckQueue[str]) -> None:
+    """Nobody has another's message forgotten by giving theirs its id; each acknowledgement ends the oldest."""
+    first, second, third = (SentMessage("1", data) for data in (b"a", b"b", b"c"))
+    for number, each in enumerate((first, second, third)):
+        queue.add("ann", each, now=number)
+    assert [entry.message for entry in queue.due(70, 10).resend] == [first, second, third]
+    assert (queue.count_of("ann"), list(queue.message_ids_of("ann"))) == (3, ["1", "1", "1"])
+    assert queue.acknowledge("ann", "1")
+    assert [entry.message for entry in queue.due(200, 10).resend] == [second, third]
+    queue.add("ann", SentMessage("1", b"d"), now=200)  # behind those that wait, though the first place is free
+    assert queue.acknowledge("ann", "1")
+    assert queue.acknowledge("ann", "1")
+    assert [entry.message.data for entry in queue.due(300, 10).resend] == [b"d"]
+    assert queue.acknowledge("ann", "1")
+    assert not queue.acknowledge("ann", "1")
+    assert (len(queue), queue.bytes, queue._same) == (0, 0, {})
+
+
+def test_of_one_id_the_oldest_is_given_up_over_the_limit(queue: AckQueue[str]) -> None:
+    sent = [SentMessage("1", b"%d" % number) for number in range(5)]
+    given_up = [each.entry.message for message in sent for each in queue.add("ann", message, now=0)]
+    assert given_up == sent[:2]
+    assert queue.forget("ann") == 3
+    assert (len(queue), queue.bytes, queue._same) == (0, 0, {})
 
 
 def test_a_connection_that_is_gone_owes_nothing(queue: AckQueue[str]) -> None:
@@ -296,6 +323,19 @@ def test_what_is_counted_is_what_it_takes(connections: int, messages: int, size:
                 queue.add(connection, same if shared else message(f"{number}-{place:030}", size), now)
         queue._owed.top()
         del same
+    assert 0.5 < grown[0] / queue.bytes < 1.25
+
+
+def test_what_is_counted_for_messages_of_one_id_is_what_they_take() -> None:
+    queue: AckQueue[object] = AckQueue(60, 600)
+    clients = [object() for _ in range(500)]
+    with memory() as grown:
+        for number in range(2):
+            for each in range(10):
+                for client in clients:
+                    queue.add(client, SentMessage(f"{each:036}", bytes(bytearray(100 + number))), now=0)
+        queue._owed.top()
+    assert queue.bytes > 5000 * SAME_ID_BYTES
     assert 0.5 < grown[0] / queue.bytes < 1.25
 
 

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core import deduplication as module
-from app.core.deduplication import AS_IT_IS, FEW, SWEEP, Deduplicator, RecentKeys, SharedKeys
+from app.core.deduplication import (
+    AS_IT_IS,
+    FEW,
+    SWEEP,
+    Deduplicator,
+    OnTheirWay,
+    RecentKeys,
+    SharedKeys,
+    sent_name,
+)
 
 
 def test_a_key_is_new_once() -> None:
@@ -34,20 +43,23 @@ def test_the_oldest_are_forgotten_over_the_limit() -> None:
 
 def test_a_message_is_known_by_its_carriers_id_or_its_sequence() -> None:
     known = Deduplicator()
-    assert known.carried_before("1", None, None, now=0) is None
-    assert known.carried_before("1", None, None, now=0) == "pubsub_id"
-    assert known.carried_before("2", "here", "1", now=0) is None
-    assert known.carried_before("2", "here", "1", now=0) == "sequence"
-    assert known.carried_before("3", "here", "1", now=0) == "sequence"
-    assert known.carried_before("4", "there", "1", now=0) is None
-    assert known.carried_before(None, None, None, now=0) is None
+    assert known.carried_before("1", None, now=0) is None
+    assert known.carried_before("1", None, now=0) == "pubsub_id"
+    assert known.carried_before("2", ("here", "1"), now=0) is None
+    assert known.carried_before("2", ("here", "1"), now=0) == "sequence"
+    assert known.carried_before("3", ("here", "1"), now=0) == "sequence"
+    assert known.carried_before("4", ("there", "1"), now=0) is None
+    assert known.carried_before(None, None, now=0) is None
 
 
 def test_an_id_is_its_senders_own() -> None:
     known = Deduplicator()
     assert not known.sent_before("ann", "1", now=0)
     assert not known.sent_before("bob", "1", now=0)
+    assert known.has_sent("ann", "1", now=599)
     assert known.sent_before("ann", "1", now=599)
+    assert not known.has_sent("carol", "1", now=599)
+    assert not known.has_sent("ann", "1", now=600)
     assert not known.sent_before("ann", "1", now=600)
 
 
@@ -56,13 +68,15 @@ def test_long_ids_are_told_apart_to_their_last_character() -> None:
     ids = [letter * (AS_IT_IS + more) + end for letter in "aé\ud800" for more in (-1, 0, 1, 200) for end in "xy"]
     for message_id in ids:
         assert not known.sent_before("ann", message_id, now=0)
-        assert known.carried_before(message_id, None, None, now=0) is None
-        assert known.carried_before(None, "here", message_id, now=0) is None
+        assert known.carried_before(message_id, None, now=0) is None
+        assert known.carried_before(None, ("here", message_id), now=0) is None
     for message_id in ids:
+        assert known.has_sent("ann", message_id, now=1)
         assert known.sent_before("ann", message_id, now=1)
+        assert not known.has_sent("bob", message_id, now=1)
         assert not known.sent_before("bob", message_id, now=1)
-        assert known.carried_before(message_id, None, None, now=1) == "pubsub_id"
-        assert known.carried_before(None, "here", message_id, now=1) == "sequence"
+        assert known.carried_before(message_id, None, now=1) == "pubsub_id"
+        assert known.carried_before(None, ("here", message_id), now=1) == "sequence"
 
 
 def test_a_repeat_pushes_nothing_out() -> None:
@@ -223,3 +237,49 @@ def test_an_entry_takes_what_the_sum_of_all_says(senders: int) -> None:
         assert tracemalloc.get_traced_memory()[0] < 300 * limit
     finally:
         tracemalloc.stop()
+
+
+def test_an_id_counts_within_its_type_and_address() -> None:
+    known = Deduplicator()
+    names = [
+        sent_name("1", "notification", None, None, "ann"),
+        sent_name("1", "notification", None, None, "bob"),
+        sent_name("1", "notification", None, "bob", None),
+        sent_name("1", "announce", "bob", None, None),
+        sent_name("1", "announce", "bob", "x", None),
+        sent_name("2", "announce", "bob", "x", None),
+    ]
+    assert [known.sent_before("", name, now=0) for name in names] == [False] * 6
+    assert [known.sent_before("", name, now=0) for name in names] == [True] * 6
+
+
+def test_a_repeat_of_what_is_on_its_way_is_one() -> None:
+    on_their_way = OnTheirWay()
+    own, first = on_their_way.begin("ann", "1", now=0)
+    assert first is None
+    again, first = on_their_way.begin("ann", "1", now=1)
+    assert first is own
+    assert on_their_way.begin("bob", "1", now=1)[1] is None
+    assert on_their_way.begin("ann", "2", now=1)[1] is None
+    on_their_way.failed("ann", "1", again)  # not the first
+    assert on_their_way.begin("ann", "1", now=1)[1] is own
+    on_their_way.came_back("ann", "1", is_repeat=True)
+    assert (own.is_accepted, own.is_repeat) == (True, True)
+    assert on_their_way.begin("ann", "1", now=2)[1] is None
+
+
+def test_what_failed_is_no_longer_on_its_way() -> None:
+    on_their_way = OnTheirWay()
+    own, _ = on_their_way.begin("ann", "1", now=0)
+    on_their_way.failed("ann", "1", own)
+    assert on_their_way.begin("ann", "1", now=0)[1] is None
+
+
+def test_what_is_on_its_way_is_bounded_in_number_and_time() -> None:
+    on_their_way = OnTheirWay(limit=3)
+    for number in range(5):
+        on_their_way.begin("ann", str(number), now=0)
+    assert len(on_their_way) == 3
+    assert on_their_way.begin("ann", "4", now=599)[1] is not None
+    assert on_their_way.begin("ann", "4", now=600)[1] is None
+    assert on_their_way.begin("ann", "0", now=600)[1] is None

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import pytest
 
-from app.fanout import Delivery, FanoutStartError, Publication
+from app.fanout import PROCESS, PROCESS_LENGTH, Delivery, FanoutStartError, Publication
 from app.fanout.pubsub import PubSubFanout
-from app.fanout.pubsub.client import PubSubClient, PubSubError, emulator_channel
-from app.fanout.pubsub.listener import HEARTBEAT, Times
+from app.fanout.pubsub.client import PubSubClient, PubSubError, PubsubMessage, emulator_channel
+from app.fanout.pubsub.listener import HEARTBEAT, ROLL_CALL, Times
 from app.fanout.pubsub.names import TopicName, all_backlogs
 from app.metrics import Metrics
 from app.protocol.errors import ErrorCode, MessageError
@@ -27,6 +27,11 @@ INSTANCE = "0123456789ab"
 QUICK = Times(loopback=0.5, proof=2, tick=0.1, deaf=1)
 PATIENT = replace(QUICK, loopback=10, proof=20)
 """For a subscription that has to last, however busy the machine is."""
+
+
+def process_of(instance_id: str) -> str:
+    """What an instance says of itself, and clients never see."""
+    return instance_id.ljust(PROCESS_LENGTH, "-")
 
 
 class Instance:
@@ -50,6 +55,7 @@ class Instance:
             self.metrics,
             prefix="hub",
             instance_id=instance_id,
+            process=process_of(instance_id),
             labels={"service": "Hub", "revision": "hub-00042", "instance": instance_id},
             now_ns=now_ns,
             chance=random.Random(1),
@@ -76,6 +82,9 @@ class Instance:
     def count(self, name: str) -> float:
         lines = self.metrics.render().decode().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"cloud_sockets_{name} "))
+
+    def received(self) -> float:
+        return self.count("pubsub_messages_received_total")
 
     def covers_from_ns(self) -> int | None:
         return self.fanout.covers_from
@@ -619,7 +628,8 @@ async def test_who_has_nothing_to_say_says_that_it_lives_and_who_talks_does_not(
     quiet = make(times=replace(QUICK, heartbeat=(1.5, 1.5)), revision="hub-00001")
     await quiet.start()
     for number in range(30):
-        await soon(quiet.fanout.publish(Publication(b"1", {"origin": INSTANCE, "seq": str(number)})))
+        attributes = {"origin": INSTANCE, PROCESS: process_of(INSTANCE), "seq": str(number)}
+        await soon(quiet.fanout.publish(Publication(b"1", attributes)))
         await asyncio.sleep(0.1)
     assert heartbeats() == 0
     await until(lambda: heartbeats() == 1)
@@ -639,6 +649,51 @@ async def test_a_roll_call_is_answered_at_once(pubsub_server: PubSubServer, make
 
     await until(lambda: heartbeats() == ["b" * 12])
     assert one.heard == other.heard == []
+
+
+async def test_roll_calls_are_answered_once_in_five_seconds(
+    pubsub_server: PubSubServer, make: Callable[..., Instance]
+) -> None:
+    """Whoever may publish can call the roll; all instances hear all answers, so these are few."""
+    pubsub_server.add_topic(TOPIC.path)
+    instance = make()
+    await instance.start()
+
+    def count(kind: str) -> int:
+        return sum(message.attributes["type"] == kind for message in pubsub_server.published)
+
+    async def call() -> None:
+        heard = instance.received()
+        await soon(instance.fanout.publish(Publication(b"{}", {"type": ROLL_CALL, "origin": "anybody"})))
+        await until(lambda: instance.received() > heard)
+
+    await call()
+    await until(lambda: count(HEARTBEAT) == 1)
+    before = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() - before < 1.0:  # ticks in plenty
+        await call()
+    assert count(HEARTBEAT) == 1
+
+
+async def test_nobody_speaks_for_an_instance_whose_name_they_know(
+    pubsub_server: PubSubServer, instance: Instance
+) -> None:
+    """An origin is public; a message that has it and not the process is not this instance's own."""
+    listener = instance.listener
+    heard_ns, flying = listener.own_heard_ns, listener.canaries
+    flying.replace("cs-00", "1-99", 0.0)
+    received = instance.received()
+    forged = {"origin": INSTANCE, "type": HEARTBEAT, "token": "1-99"}
+    await soon(instance.fanout._client.publish([_signal(forged, process) for process in ("", "x" * 32)], timeout=5))
+    await until(lambda: instance.received() >= received + 2)
+    assert flying.any_of(["cs-00"])
+    assert listener.own_heard_ns == heard_ns
+    await soon(instance.fanout._client.publish([_signal(forged, process_of(INSTANCE))], timeout=5))
+    await until(lambda: not flying.any_of(["cs-00"]))
+
+
+def _signal(attributes: dict[str, str], process: str) -> Any:
+    return PubsubMessage(data=b"{}", attributes={**attributes, PROCESS: process}, ordering_key="cs-00")
 
 
 # Outages
