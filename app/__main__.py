@@ -59,7 +59,7 @@ def _serve() -> int:
 
 async def run(settings: Settings, send_to_each: SendToEach, lines: ClientLines) -> int:
     """Serve until a signal comes, or the hub finds that it can never be ready."""
-    app = create_app(settings, send_to_each=send_to_each)
+    app = create_app(settings, send_to_each=send_to_each, loopback_names_only=settings.serves_own_machine)
     hub: Hub = app.extensions["cloud_sockets"]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

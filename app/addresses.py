@@ -11,7 +11,7 @@ LOCALHOST = "localhost"
 FILE = "file"
 """The scheme of pages that some browsers open from the disk: their origin is `file://`, that of others `null`."""
 
-_HOST = r"\[[0-9A-Fa-f:.]+\]|[^/?#\s@:\[\]]*"
+_HOST = r"\[[0-9A-Fa-f:.]+\]|[^/?#\s@:\[\]\x00-\x1f\x7f-\x9f]*"
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?")
 _PATTERN = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*)://({_HOST})(?::(\*|[0-9]{{1,5}}))?")
 _HOST_AND_PORT = re.compile(rf"({_HOST})(?::([0-9]{{0,5}}))?")

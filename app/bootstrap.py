@@ -42,12 +42,14 @@ def create_app(
     fanout: Fanout | None = None,
     clock: Clock | None = None,
     send_to_each: SendToEach = one_by_one,
+    loopback_names_only: bool = False,
 ) -> Quart:
     """A Quart app with its hub in `app.extensions["cloud_sockets"]`.
 
     `fanout` and `clock` replace what the settings say and the real time, for tests; `send_to_each` is how many sockets
-    are written to at once. Raises SettingsError for what does not fit together, FanoutStartError where the fan-out
-    cannot be made.
+    are written to at once. With `loopback_names_only` a Host header that names anything else is answered 421, as by
+    `python -m app` where it listens on loopback alone. Raises SettingsError for what does not fit together,
+    FanoutStartError where the fan-out cannot be made.
     """
     if problems := dict(settings.problems()):
         raise SettingsError([describe(field, getattr(settings, field), allowed) for field, allowed in problems.items()])
@@ -100,7 +102,7 @@ def create_app(
     )
     return create_quart(
         hub,
-        _make_door(settings, clock),
+        _make_door(settings, clock, is_loopback_host if loopback_names_only else None),
         path=settings.path,
         max_payload=settings.max_payload,
         secret_key=None if settings.secret_key is None else settings.secret_key.get_secret_value(),
@@ -251,12 +253,12 @@ def _topic_name(settings: Settings, topic: str) -> "TopicName":
 # The door
 
 
-def _make_door(settings: Settings, clock: Clock) -> Door:
+def _make_door(settings: Settings, clock: Clock, takes_host: Callable[[str], bool] | None) -> Door:
     local = settings.auth_mode == "anonymous" and not settings.on_cloud_run
     keys = ApiKeys([key.get_secret_value() for key in settings.api_keys], open_without=not settings.on_cloud_run)
     return Door(
         origins=OriginRule(settings.allowed_origins, local=local),
-        takes_host=is_loopback_host if settings.serves_own_machine else None,
+        takes_host=takes_host,
         identify=None if settings.auth_mode == "anonymous" else _session_reader(settings, clock),
         check_key=lambda authorization: keys.access(authorization).value,
         has_keys=bool(settings.api_keys),

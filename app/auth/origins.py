@@ -56,7 +56,17 @@ class OriginRule:
             here = f"{scheme or 'http or https'}://{(host or '')[:SHOWN]}"
             source = "X-Forwarded-Proto and Host" if scheme else "Host"
             wanted = f"{here!r}, as {source} say" + ("" if scheme else "s") + (", nor loopback" if self._local else "")
-        page = origin_of(origin)
-        if origin.lower() != NULL and page is None:
+        if not _could_be_listed(origin):
             return f"the origin {shown!r} is not {wanted}, and is none that could be listed"
-        return f"the origin {shown!r} is not {wanted}; {VARIABLE} with {shown} would let it in"
+        instead = "" if self._listed is not None else ", in place of what holds without it"
+        return f"the origin {shown!r} is not {wanted}; {VARIABLE} with {shown} would let it in{instead}"
+
+
+def _could_be_listed(origin: str) -> bool:
+    if origin.lower() == NULL:
+        return True
+    try:
+        origin_pattern(origin)
+    except ValueError:
+        return False
+    return origin_of(origin) is not None

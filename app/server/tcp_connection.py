@@ -6,6 +6,7 @@ costs. A connection that begins with anything else, or with nothing for a while,
 """
 
 import asyncio
+import logging
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -25,6 +26,8 @@ from app.server.first_reader import FirstReader
 from app.server.http2 import HTTP2
 from app.server.upgrade import Refusal, Upgrade, asks_for_socket, refusal_of, upgrade_in, with_lists_joined
 from app.server.websocket_stream import WebSocketStream
+
+logger = logging.getLogger(__name__)
 
 FIRST_WORD = 0.2
 """Seconds. Who says nothing for longer is idle, which is Hypercorn's to end."""
@@ -291,6 +294,7 @@ class HTTP1(H11Protocol):
             raise NotHTTP1
 
     async def _refuse(self, refusal: Refusal) -> None:
+        logger.warning("refused a handshake with %d: %s", refusal.status, refusal.text)
         body = codec.encode_json({"error": refusal.text})
         headers = [
             (b"content-type", b"application/json"),

@@ -1,5 +1,6 @@
 """The Quart app: its routes, and how it is tied to the hub's life."""
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -16,6 +17,8 @@ from app.web.one_task import HTTPConnection, OneTaskConnection
 from app.web.session_cookies import DatedSessions
 from app.web.sockets import socket_routes, straight_way
 from app.web.targets import host_of
+
+logger = logging.getLogger(__name__)
 
 EXTENSION = "cloud_sockets"
 BODY_TIMEOUT = 20
@@ -64,6 +67,7 @@ async def _refuse_other_hosts(takes_host: Callable[[str], bool]) -> Response | N
     host = host_of(request.scope["headers"])
     if host is None or takes_host(host):
         return None
+    logger.warning("refused a request for the host %.200r: %s", host, OTHER_HOST)
     return Response(codec.encode_json({"error": OTHER_HOST}), 421, content_type="application/json")
 
 

@@ -106,7 +106,8 @@ async def _publish(hub: Hub, body: bytes) -> Response:
         decoded = codec.decode(body.decode())
     except UnicodeDecodeError as error:
         invalid = MessageError(ErrorCode.INVALID_JSON, f"not UTF-8 at byte {error.start}")
-        return _error(hub, invalid, body[: codec.MAX_SHOWN_LENGTH].decode(errors="replace"))
+        text = body.decode(errors="replace")
+        return _error(hub, invalid, codec.shown(text), codec.ack_id_of(text))
     if isinstance(decoded, codec.Refused):
         return _error(hub, decoded.error, decoded.shown, decoded.ack_id)
     try:

@@ -126,7 +126,7 @@ async def refused(server: Server, request: bytes, expected: int) -> str | None:
 
 
 async def test_handshakes_beside_the_standard_are_refused_with_a_reason_and_closed(server: Server) -> None:
-    """Each is answered, with one status both ways, and then the connection ends; they are counted, and not logged."""
+    """Each is answered, with one status both ways, and then the connection ends; all are counted, few logged."""
     wrong = {kind: await refused(server, request, expected) for kind, (request, expected) in REFUSED.items()}
     assert not {kind: reason for kind, reason in wrong.items() if reason}
     malformed = 2 * sum(expected != 505 for _, expected in REFUSED.values())
