@@ -26,7 +26,7 @@ from app.protocol.messages import NAME_RULE, is_name
 from app.sending import SendToEach, one_by_one
 from app.settings import Settings, SettingsError, describe
 from app.web import create_quart
-from app.web.door import Door, Guest, Refused
+from app.web.door import Door, Guest, Refused, Undecided
 from app.web.session_cookies import signed_at
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def _session_reader(settings: Settings, clock: Clock) -> Callable[[Websocket], A
                 found = await found
         except Exception as error:
             logger.exception("the session parser failed")
-            raise Refused("the session parser failed") from error
+            raise Undecided("the session parser failed") from error
         try:
             identified = user_of(found, settings.session_user_property_name, settings.include_user_props)
         except UserError as error:

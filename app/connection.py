@@ -2,8 +2,7 @@
 
 import asyncio
 import socket
-from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, Protocol
 
 from app.core.rate import RateLimit, SenderLimits, SenderRate
@@ -11,6 +10,7 @@ from app.core.users import User
 from app.outgoing import Outgoing, Pending
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
+from app.replaying import Again, Replaying, ReplayLost, Run
 
 CLOSE_TIMEOUT = 2.0
 """Seconds in which a client takes what still waits for it and the close frame; then the connection is cut."""
@@ -18,10 +18,6 @@ REPLAYED_IN_ONE_TURN = 100
 """Messages that one connection is sent again before others have their turn."""
 ERRORS_ALLOWED = 50
 ERRORS_PERIOD = 10.0
-
-
-class ReplayLost(Exception):
-    """Raised by what is replayed where a message of it is gone: nothing may go out behind the hole."""
 
 
 class Outlet(Protocol):
@@ -53,6 +49,10 @@ class Outlet(Protocol):
         """How many bytes the client's system has yet to take: those that the kernel holds for it as well."""
         ...
 
+    def unsent(self) -> int:
+        """How many bytes are not on their way to the client yet: those that the kernel holds back as well."""
+        ...
+
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind all that was written."""
         ...
@@ -69,7 +69,6 @@ class Connection:
         "__weakref__",
         "_close_reason",
         "_cut",
-        "_held",
         "_is_open",
         "_max_buffered",
         "_outgoing",
@@ -123,10 +122,8 @@ class Connection:
         """For `Outgoing`."""
         self._waiting = 0
         """The part of `buffered` that was written."""
-        self.later: deque[Frame | Iterator[Frame]] | None = None
+        self.later: Replaying | None = None
         """What is sent again as the client takes it, and what has to come behind it; None: nothing. For `Outgoing`."""
-        self._held = 0
-        """The part of `buffered` that has to come behind what is sent again."""
         self._is_open = False
         self._close_reason = ""
         self._cut: asyncio.TimerHandle | None = None
@@ -149,29 +146,46 @@ class Connection:
         """Send a frame; answers whether it will be (not on a connection that is closing). Never waits."""
         if self.close_code is not None:
             return False
-        if self.pending is None and self.later is None:
-            self._outgoing.at_the_end_of_this_turn(self)
-        pending = self.pending
-        if self.later is not None:
-            self.later.append(frame)
-            self._held += frame.size
-        elif pending is None:
-            self.pending = frame
-        elif isinstance(pending, list):
-            pending.append(frame)
-        else:
-            self.pending = [pending, frame]
+        if self.later is None or not self.later.holds(frame):
+            if self.pending is None:
+                self._outgoing.at_the_end_of_this_turn(self)
+            pending = self.pending
+            if pending is None:
+                self.pending = frame
+            elif isinstance(pending, list):
+                pending.append(frame)
+            else:
+                self.pending = [pending, frame]
         self.buffered += frame.size
         return self.buffered <= self._max_buffered or self._is_taken()
 
-    def replay(self, frames: Iterator[Frame]) -> None:
-        """Send these as fast as the client takes them, and all that is sent from now on behind them."""
+    def replay(self, run: Run, items: Sequence[Again], make: Callable[[int], Replaying]) -> int:
+        """Send these as fast as the client takes them, and what must not overtake them behind; answers how many.
+
+        `make` makes what they wait in, with so many bytes on their way to the client at the most.
+        """
         if self.close_code is not None:
-            return
+            return 0
         if self.later is None:
-            self.later = deque()
+            if not items:
+                return 0
+            self.later = make(max(1, self._max_buffered // 2))
             self._outgoing.at_the_end_of_this_turn(self)
-        self.later.append(frames)
+        return self.later.replay(run, items)
+
+    def leave(self, channel: str) -> int:
+        """Drop what waits for a channel and is not wanted any more; answers how many messages are not sent again."""
+        if self.later is None:
+            return 0
+        held = self._held
+        dropped = self.later.leave(channel)
+        self.buffered -= held - self._held
+        return dropped
+
+    @property
+    def _held(self) -> int:
+        """The part of `buffered` that has to come behind what is sent again."""
+        return 0 if self.later is None else self.later.bytes
 
     @property
     def is_barred(self) -> bool:
@@ -210,34 +224,30 @@ class Connection:
         if size > self._max_buffered:
             self.overflow()
 
-    def _go_on(self, later: deque[Frame | Iterator[Frame]]) -> None:
+    def _go_on(self, later: Replaying) -> None:
         """Write as much of what comes later as the client has room for."""
-        room = max(1, self._max_buffered // 2) - self._waiting
+        room = later.pace.room(self.outlet.unsent(), asyncio.get_running_loop().time())
         frames: list[Frame] = []
-        while later and room > 0 and len(frames) < REPLAYED_IN_ONE_TURN:
-            first = later[0]
-            if isinstance(first, Frame):
-                frame = first
-                self._held -= frame.size
-                later.popleft()
-            else:
-                try:
-                    replayed = next(first, None)
-                except ReplayLost:
-                    self.overflow()
-                    return
-                if replayed is None:
-                    later.popleft()
-                    continue
-                frame = replayed
+        while room > 0 and len(frames) < REPLAYED_IN_ONE_TURN:
+            try:
+                frame = later.next()
+            except ReplayLost:
+                self.overflow()
+                return
+            if frame is None:
+                break
             frames.append(frame)
             room -= frame.size
         if not later:
             self.later = None
         if frames:
             self.has_waiting(self.outlet.write(frames))
-        if self.later is not None and (room > 0 or not self._waiting):
+        if self.later is None:
+            return
+        if frames:
             self._outgoing.at_the_end_of_this_turn(self)  # the others have their turn; then more
+        else:
+            self._outgoing.await_room(self)
 
     def measure(self) -> None:
         """Look at how much the client has yet to take."""
@@ -272,14 +282,12 @@ class Connection:
 
     def _drop_later(self) -> None:
         """What was not sent again in time; the client asks for it anew, from the position that it has come to."""
-        self.later = None
         self.buffered -= self._held
-        self._held = 0
+        self.later = None
 
     def overflow(self) -> None:
         """End a connection that does not take what is sent to it. What was not written is dropped: no farewell."""
         self.pending = self.later = None
-        self._held = 0
         self.buffered = self._waiting
         self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
 
@@ -311,7 +319,6 @@ class Connection:
         """Drop what was not written; what was is counted for as long as it waits."""
         self._outgoing.take_out(self)
         self.pending = self.later = None
-        self._held = 0
         self.buffered = waiting
         if waiting or self._waiting:
             self._waits(waiting)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from app.arrival import Arrival, sender_of
+from app.arrival import Address, Arrival, sender_of
 from app.clock import Clock
-from app.connection import Connection, Outlet, ReplayLost
+from app.connection import Connection, Outlet
 from app.core import info
 from app.core.acknowledgements import SentMessage
 from app.core.channels import ChannelManager
@@ -56,6 +56,7 @@ from app.protocol.close_codes import CROWDED, CloseCode
 from app.protocol.errors import ErrorCode, MessageError
 from app.protocol.frame import Frame
 from app.protocol.messages import Json, Message
+from app.replaying import Again, Order, Replaying, ReplayLost
 from app.resender import Resender
 from app.sending import SendToEach, one_by_one
 from app.tasks import TaskOwner
@@ -836,7 +837,10 @@ class Hub:
         """Send one message to one connection, with an id and a time; answers it as it was sent."""
         stamped = self.stamp(message)
         awaits_ack = stamped.type in self._router.rules.ack_types
-        self._send_to_all((connection,), codec.encode_frame(stamped), stamped.id if awaits_ack else None)
+        frame = codec.encode_frame(stamped)
+        if stamped.channel is not None:
+            frame.order = (0, Address(stamped.type, stamped.channel, stamped.sub_id, None), None)
+        self._send_to_all((connection,), frame, stamped.id if awaits_ack else None)
         return stamped
 
     def stamp(self, message: Message) -> Message:
@@ -850,8 +854,9 @@ class Hub:
         left_out = None if is_sent_back else arrival.sender[PROCESS_LENGTH:]
         if not receivers:
             return
+        order = (arrival.number, arrival.address, place)  # which is read only where somebody is replayed to
         if place is None or self._journal.is_the_same_for_all(place):
-            self._send_as(receivers, arrival, None if place is None else place.position, left_out)
+            self._send_as(receivers, arrival, None if place is None else place.position, order, left_out)
             return
         at: dict[Position, list[Connection]] = {}
         for connection in receivers:
@@ -859,13 +864,28 @@ class Hub:
             if position is not None and connection.id != left_out:
                 at.setdefault(position, []).append(connection)
         for position, connections in at.items():
-            self._send_as(connections, arrival, position)
+            self._send_as(connections, arrival, position, order)
+
+    def _order_of(self, order: tuple[int, Address, Place | None]) -> Order:
+        """Read what an arrival must not overtake on its way to a client."""
+        number, (_, channel, sub_id, _), place = order
+        if place is None:
+            return self._order_of_what_is_not_kept(channel, sub_id)
+        if channel is None:
+            return Order((None,), number)
+        if place.stream.kind == "channel":
+            return Order((channel,), number, (channel, sub_id))
+        return Order((None, channel), number, None, place.position)
+
+    def _order_of_what_is_not_kept(self, channel: str | None, sub_id: str | None) -> Order:
+        return Order((channel,), self._journal.between, None if channel is None else (channel, sub_id))
 
     def _send_as(
         self,
         receivers: Collection[Connection],
         arrival: Arrival,
         position: Position | None,
+        order: tuple[int, Address, Place | None],
         left_out: str | None = None,
     ) -> None:
         """Send an arrival to these, with this position."""
@@ -874,42 +894,52 @@ class Hub:
         if arrival.is_from_here and arrival.carrier_id is None and not awaits_ack:
             # As it was written here: its carrier has nothing to add but the position.
             marks = {} if written is None else {"position": written}
-            self._send_to_all(receivers, Frame(codec.completed(arrival.data, **marks)), left_out=left_out)
+            frame = Frame(codec.completed(arrival.data, **marks))
+            frame.order = order
+            self._send_to_all(receivers, frame, left_out=left_out)
             return
         try:
             message = arrival.completed(written, self._clock)
         except MessageError as error:
             self._drop(arrival.carrier_id, error)
             return
+        frame = codec.encode_frame(message)
+        frame.order = order
         number = arrival.number or None
-        self._send_to_all(receivers, codec.encode_frame(message), message.id if awaits_ack else None, left_out, number)
+        self._send_to_all(receivers, frame, message.id if awaits_ack else None, left_out, number)
 
     def _replay(self, connection: Connection, resumed: Resumed) -> None:
-        if resumed.replay:
-            connection.replay(self._replayed(connection, resumed))
+        if resumed.run is None:
+            return
 
-    def _replayed(self, connection: Connection, resumed: Resumed) -> Iterator[Frame]:
-        """What a client missed, each written when the client has room for it."""
-        for number, each in enumerate(resumed.replay):
-            arrival = each.message()
-            if not resumed.is_wanted:
-                self._journal.replayed(connection, len(resumed.replay) - number)
-                return
-            self._journal.replayed(connection, 1)
-            if arrival is None:  # its client took so long that the history has let go of it
-                self._give_up_replay(connection)
-                raise ReplayLost
-            try:
-                message = arrival.completed(self._journal.borne(each, arrival, resumed), self._clock)
-            except MessageError:
-                continue  # nobody was sent it when it was new either
-            frame = codec.encode_frame(message)
-            if message.type in self._router.rules.ack_types and message.id is not None:
-                self._resender.expect(SentMessage(message.id, frame.data, arrival.number or None), (connection,))
-                connection.rate.credit()
-            self.metrics.replayed.inc()
-            self.metrics.sent.inc()
-            yield frame
+        def make(most_ahead: int) -> Replaying:
+            return Replaying(
+                partial(self._written_again, connection),
+                self._order_of,
+                partial(self._journal.joins_of, connection),
+                most_ahead,
+            )
+
+        self._journal.waits(connection, connection.replay(resumed.run, resumed.replay, make))
+
+    def _written_again(self, connection: Connection, again: Again, is_last: bool) -> Frame | None:
+        """A message that a client missed, written when the client has room for it. Raises ReplayLost."""
+        arrival = again.message()
+        self._journal.replayed(connection, 1)
+        if arrival is None:  # its client took so long that the history has let go of it
+            self._give_up_replay(connection)
+            raise ReplayLost
+        try:
+            message = arrival.completed(self._journal.borne(again, arrival, is_last=is_last), self._clock)
+        except MessageError:
+            return None  # nobody was sent it when it was new either
+        frame = codec.encode_frame(message)
+        if message.type in self._router.rules.ack_types and message.id is not None:
+            self._resender.expect(SentMessage(message.id, frame.data, arrival.number or None), (connection,))
+            connection.rate.credit()
+        self.metrics.replayed.inc()
+        self.metrics.sent.inc()
+        return frame
 
     def _send_to_all(
         self,
@@ -947,6 +977,12 @@ class Hub:
         if connection.send(frame):
             self.metrics.sent.inc()
         return frame.size
+
+    def farewell(self, code: CloseCode, reason: str) -> Frame:
+        """The last word before a close, for a client that has no connection here."""
+        return self._own_frame(
+            type=messages.DISCONNECT, code=int(code), reason=reason, reconnect=code.reconnect, retryAfterMs=0
+        )
 
     def _own_frame(self, **fields: object) -> Frame:
         """What the service itself says; an `id` of None in `fields` gets a new one."""

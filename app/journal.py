@@ -21,6 +21,7 @@ from app.core.sizes import compact
 from app.core.users import UserMap
 from app.fanout import Delivery, Fanout
 from app.metrics import Metrics
+from app.replaying import Again, Join, Run
 
 SECOND = 10**9
 """Nanoseconds."""
@@ -57,38 +58,16 @@ class Place(NamedTuple):
     """Who has had it elsewhere."""
 
 
-@dataclass(slots=True)
-class Join:
-    """A subscription of a connection: when it began, and from where it was given the time before."""
-
-    number: int
-    resumed_from: Position | None = None
-    left: bool = False
-    """Whether it has been given up since."""
-
-    def resumes(self, position: Position) -> None:
-        """What came since this position is given too."""
-        if self.resumed_from is None or position.time < self.resumed_from.time:
-            self.resumed_from = position
-
-
 class Resumed(NamedTuple):
     """The answer to a client that comes: the position of the reply, and what to replay behind it."""
 
     recovered: bool | None
     """None: it did not say where it was."""
     position: str
-    replay: Sequence[Replay["ref[Arrival]"]] = ()
-    """Weak references: what waits for a slow client does not keep what the history has let go of."""
-    since: int = 0
-    """The time of the position that the client came back with."""
-    join: Join | None = None
-    """The subscription that it is for; None: the inbox."""
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether what waits to be replayed is still wanted."""
-        return self.join is None or not self.join.left
+    run: Run | None = None
+    """None: nothing can be replayed."""
+    replay: Sequence[Again] = ()
+    """With weak references: what waits for a slow client does not keep what the history has let go of."""
 
 
 class _Progress(NamedTuple):
@@ -160,6 +139,11 @@ class Journal:
             position = self._history.position([Stream.channel(channel)], mark.time)
         return Place(stream, mark, self._clamped(position), self._had_by(stream, mark))
 
+    @property
+    def between(self) -> float:
+        """The number of what is not kept, behind all that was until now."""
+        return self._arrivals + 0.5
+
     def _had_by(self, stream: Stream, mark: Mark) -> Collection[Connection]:
         """Who has had this message elsewhere. Also who is not sent it: with it, others of its batch have their turn."""
         had = []
@@ -224,18 +208,33 @@ class Journal:
         streams = [Stream.channel(channel)]
         resumed = None if text is None else self._recover(connection, streams, text)
         subscriptions = self._joins.setdefault(connection, {}).setdefault(channel, {})
-        others = {name: replace(join) for name, join in subscriptions.items()}
+        others = {name: join for name, join in subscriptions.items() if name != sub_id}
+        is_again = sub_id in subscriptions
         join = subscriptions.setdefault(sub_id, Join(self._arrivals))
+        later = connection.later
         if resumed is None:
-            position = self._now_at(streams)
+            # Behind what is still to come of the channel there is nothing yet to go on from.
+            position = (None if later is None else later.frontier(channel)) or self._now_at(streams)
             behind = self._behind.get(connection, {}).get(channel)
             position = position if behind is None else behind.position(position)
             return Resumed(None if text is None else False, position.encode())
         join.resumes(resumed.position)
         replay = [each for each in resumed.replay if each.message.address.sub_id in (None, sub_id)]
-        if others:
-            replay = self._without_what_it_had(replay, others, streams, resumed.position)
-        return self._resume(connection, streams, resumed, replay, join, channel)
+        waiting = set() if later is None else later.numbers(channel)
+        if is_again:
+            # Its client begins again there, whatever it was sent before; but the others' messages come once.
+            if later is not None and later.brings(channel, sub_id, resumed.position):
+                replay = [
+                    each for each in replay if each.message.address.sub_id is not None or each.message.number in waiting
+                ]
+        elif others:
+            replay = self._without_what_it_had(replay, others, streams, resumed.position, waiting)
+        return self._resume(connection, streams, resumed, replay, join, channel, sub_id)
+
+    def joins_of(self, connection: Connection, channel: str, sub_id: str | None) -> tuple[Join, ...]:
+        """The subscriptions by which a connection is sent what is new in a channel."""
+        joins = self._joins.get(connection, {}).get(channel, {})
+        return tuple(join for name, join in joins.items() if sub_id in (None, name))
 
     def leave(self, connection: Connection, channel: str | None = None, sub_id: str | None = None) -> None:
         """A connection unsubscribes: from one, from a channel, from all."""
@@ -245,6 +244,7 @@ class Journal:
             for left in [sub_id] if sub_id is not None else tuple(subscriptions):
                 if (join := subscriptions.pop(left, None)) is not None:
                     join.left = True
+            self._dropped(connection, connection.leave(name))
             if subscriptions:
                 compact(subscriptions)
             else:
@@ -268,6 +268,13 @@ class Journal:
         if count >= left:
             self._progress.pop(connection, None)
 
+    def _dropped(self, connection: Connection, count: int) -> None:
+        """Note that so many messages are not wanted any more: that is not to take them."""
+        if count:
+            self._replaying.add(connection, -count)
+            last = self._progress[connection]
+            self._progress[connection] = last._replace(left=max(0, last.left - count))
+
     def drop_replay(self, connection: Connection) -> None:
         """Forget what waits to be replayed to a connection: it will not be."""
         self.replayed(connection, self._replaying.of(connection))
@@ -281,7 +288,9 @@ class Journal:
             left, waiting = self._replaying.of(connection), connection.outlet.unacknowledged()
             if left < last.left or waiting < last.waiting:  # to ask for more is not to take
                 self._progress[connection] = _Progress(left, waiting, self._awake)
-            elif self._awake - last.at >= REPLAY_STALL_SECONDS:
+            elif not left and not waiting:
+                del self._progress[connection]
+            elif left and self._awake - last.at >= REPLAY_STALL_SECONDS:
                 found.append(connection)
             else:
                 self._progress[connection] = _Progress(left, waiting, last.at)
@@ -295,22 +304,32 @@ class Journal:
         replay: list[Replay[Arrival]],
         join: Join | None = None,
         channel: str | None = None,
+        sub_id: str | None = None,
     ) -> Resumed:
         self._caught_up(connection, channel)
         if recovered.behind:
             self._behind.setdefault(connection, {})[channel] = recovered.behind
         now_at = self._now_at(streams)
-        whole = replace(recovered, replay=replay)
+        end = None
         if replay and replay[-1] is not recovered.replay[-1]:
             # What came behind it was not for this subscription: with it, the client has all there is for it.
-            last = whole.behind.position(now_at.not_before(recovered.position.time))
-            replay[-1] = replay[-1]._replace(position=last, own=False)
-        if replay:
-            self._replaying.add(connection, len(replay))
+            end = recovered.behind.position(now_at.not_before(recovered.position.time))
+        run = Run((channel,), recovered.position, () if join is None else (join,), sub_id, end)
+        again = [
+            Again(each.message.number, ref(each.message), ITS_OWN if each.own else each.position, run, own=each.own)
+            for each in replay
+        ]
+        position = replace(recovered, replay=replay).acknowledged(now_at)
+        if channel is not None and connection.later is not None and connection.later.is_replaying(channel):
+            position = recovered.position
+        return Resumed(True, position.encode(), run, again)
+
+    def waits(self, connection: Connection, count: int) -> None:
+        """Note that so many more messages wait to be replayed to a connection."""
+        if count:
+            self._replaying.add(connection, count)
             # The first look sees that it has gone on, and when that was.
             self._progress.setdefault(connection, _Progress(maxsize, 0, 0.0))
-        weak = [Replay(ref(each.message), ITS_OWN if each.own else each.position, each.own) for each in replay]
-        return Resumed(True, whole.acknowledged(now_at).encode(), weak, recovered.position.time, join)
 
     def _without_what_it_had(
         self,
@@ -318,8 +337,9 @@ class Journal:
         joins: dict[str, Join],
         streams: Sequence[Stream],
         position: Position,
+        waiting: Collection[float],
     ) -> list[Replay[Arrival]]:
-        """Leave out what other subscriptions of the connection to the same channel have brought it, or will yet."""
+        """Leave out what other subscriptions of the connection to the same channel have brought it."""
         had: dict[str, set[int] | None] = {}
         for sub_id, join in joins.items():
             had[sub_id] = self._numbers_since(streams, join.resumed_from, position)
@@ -332,7 +352,8 @@ class Journal:
                         return False
             return True
 
-        return [each for each in replay if is_new(each.message)]
+        # What waits for another is this one's too: that one may be left before it has come.
+        return [each for each in replay if each.message.number in waiting or is_new(each.message)]
 
     def _numbers_since(
         self, streams: Sequence[Stream], resumed_from: Position | None, position: Position
@@ -363,16 +384,20 @@ class Journal:
         limit = self._fanout.heard_through
         return position if limit is None else position.not_after(limit)
 
-    def borne(self, replay: Replay["ref[Arrival]"], arrival: Arrival, resumed: Resumed) -> str | None:
-        """The position that a replayed message, `arrival`, bears now.
+    def borne(self, again: Again, arrival: Arrival, *, is_last: bool) -> str | None:
+        """The position that a replayed message, `arrival`, bears now. `is_last`: nothing waits behind it in its lane.
 
         None where its client would take it for a channel's: what names a channel and comes out of an inbox. Where the
         client is in that channel only the client knows, and nobody may go on there from where the inbox is.
         """
-        if resumed.join is None and arrival.address.channel is not None:
+        run = again.run
+        if not run.joins and arrival.address.channel is not None:
             return None
-        position = arrival.position if replay.own and arrival.position is not None else replay.position
-        return self._clamped(position).not_before(resumed.since).encode()
+        position = arrival.position if again.own and arrival.position is not None else again.position
+        if is_last and run.end is not None:
+            position = run.end
+        again.position = self._clamped(position).not_before(run.position.time)
+        return again.position.encode()
 
     def _recover(self, connection: Connection, streams: Sequence[Stream], text: str) -> Recovered[Arrival] | None:
         try:

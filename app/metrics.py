@@ -45,6 +45,9 @@ class Metrics:
             "draining, not_started, full, deaf, host, origin, unauthenticated, handshake",
             "reason",
         )
+        self.connections_turned_away = gauge(
+            "connections_turned_away", "Sockets of pages that are being told why they are refused, and closed"
+        )
         self.connections_closed = counter(
             "connections_closed", "Connections that ended, by close code; 0: the client ended it", "code"
         )

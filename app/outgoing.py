@@ -58,6 +58,8 @@ class Outgoing:
         """Who is not open yet, is closing, or has an outlet without a socket; who is gone is not here."""
         self._behind: dict[Connection, int] = {}
         """Who has not taken all that was written, and how many bytes wait for each."""
+        self._awaiting_room: dict[Connection, None] = {}
+        """Connections that are sent more again once their clients have taken some of what is on its way."""
         self._look_again: asyncio.TimerHandle | None = None
         self.bytes = 0
 
@@ -123,7 +125,8 @@ class Outgoing:
     def _note_for(self, members: "Members[Connection, Any]") -> "_Noted | None":
         keys = members.keys()
         missing = self._apart & keys if self._apart else set()
-        apart = missing.union(*(others.keys() & keys for others in (self._behind, self._this_turn) if others))
+        known = (self._behind, self._this_turn, self._awaiting_room)
+        apart = missing.union(*(others.keys() & keys for others in known if others))
         if len(apart) > MOST_APART * len(members):
             return None
         crowd = members.kept
@@ -164,6 +167,7 @@ class Outgoing:
     def forget(self, connection: "Connection") -> None:
         """It has ended, and is about to leave all to which it belongs."""
         self._apart.discard(connection)
+        self._awaiting_room.pop(connection, None)
 
     def _flush(self) -> None:
         turn, self._this_turn = self._this_turn, {}
@@ -265,7 +269,16 @@ class Outgoing:
             self._behind.pop(connection, None)
         while self.bytes > self._limit and self._behind:
             self._cut_slowest()
-        if self._behind and self._look_again is None:
+        if self._behind:
+            self._await_look()
+
+    def await_room(self, connection: "Connection") -> None:
+        """Have a connection flush what it has once its client has taken some of what is on its way."""
+        self._awaiting_room[connection] = None
+        self._await_look()
+
+    def _await_look(self) -> None:
+        if self._look_again is None:
             self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)
 
     def _cut_slowest(self) -> None:
@@ -279,7 +292,8 @@ class Outgoing:
 
     def _look(self) -> None:
         self._look_again = None
-        for connection in tuple(self._behind):
+        awaiting, self._awaiting_room = self._awaiting_room, {}
+        for connection in awaiting | self._behind:
             try:
                 connection.measure()
             except Exception:  # as in a turn

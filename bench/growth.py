@@ -54,6 +54,9 @@ class Nowhere:
     def unacknowledged(self) -> int:
         return self.waiting()
 
+    def unsent(self) -> int:
+        return self.waiting()
+
     def close(self, code: int, reason: str) -> None:
         """Nothing to close."""
 

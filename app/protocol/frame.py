@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 DEFLATE_FROM = 256
 """Bytes: what is shorter saves less than compressing it costs."""
@@ -20,13 +21,15 @@ _END_OF_BLOCK = 4
 class Frame:
     """A text message with its wire forms, each made when it is first asked for. The same for all its receivers."""
 
-    __slots__ = ("_deflated", "_plain", "data", "size")
+    __slots__ = ("_deflated", "_plain", "data", "order", "size")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         """The message, in UTF-8."""
         self.size = len(data)
         """Of the message, in bytes."""
+        self.order: Any = None
+        """Tells app.replaying what it must not overtake; None: it may overtake all."""
         self._plain: bytes | None = None
         self._deflated: bytes | None = None
 

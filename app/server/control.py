@@ -23,6 +23,8 @@ from app.server.inbox import Inbox
 from app.server.turns import Turns
 
 CONTROL = "cloud_sockets.control"
+UNSENT = 0x894B
+"""Linux's SIOCOUTQNSD: bytes that a socket took and did not send yet."""
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 256 * 1024
 """Messages of one client that wait to be handled, and their bytes; while there are more, its socket is not read."""
@@ -155,6 +157,15 @@ class Control:
         held = bytes(4)
         with suppress(OSError, AttributeError, ValueError):  # it has no such socket, or is closed
             held = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+        return self.waiting() + int.from_bytes(held, sys.byteorder)
+
+    def unsent(self) -> int:
+        """Return how many bytes are not on their way to the client yet, with those that the kernel holds back."""
+        sock = self._transport.get_extra_info("socket")
+        try:
+            held = fcntl.ioctl(sock.fileno(), UNSENT, bytes(4))
+        except (OSError, AttributeError, ValueError):  # no Linux, no such socket, or it is closed
+            return self.unacknowledged()
         return self.waiting() + int.from_bytes(held, sys.byteorder)
 
     def close(self, code: int, reason: str) -> None:

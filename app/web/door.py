@@ -27,6 +27,10 @@ class Refused(Exception):
     """An upgrade that is refused because of who asks: the text is for the log."""
 
 
+class Undecided(Refused):
+    """An upgrade that is refused because it could not be found out who asks, which is no fault of theirs."""
+
+
 class KeyCheck(Protocol):
     """Judges an Authorization header: 200, 401 or 403."""
 

@@ -17,11 +17,13 @@ from app.connection import Connection
 from app.hub import Hub
 from app.logs import current_trace, trace_of
 from app.protocol import codec
+from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
 from app.web.control import Control, control_of
-from app.web.door import OTHER_HOST, Door, Guest, Refused
+from app.web.door import OTHER_HOST, Door, Guest, Refused, Undecided
 from app.web.one_task import Send, Straight
 from app.web.targets import host_of, names, scheme_of
+from app.web.turn_away import TurnAway
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +46,15 @@ def socket_routes(hub: Hub, door: Door, path: str) -> Blueprint:
     """The route on which sockets are opened."""
     routes = Blueprint("sockets", __name__)
     say_once = _SaidOnce()
+    turn_away = TurnAway(hub)
 
     @routes.websocket(path)
     async def open_socket() -> Response | None:
         upgrade: Websocket = cast("Any", websocket)._get_current_object()  # noqa: SLF001  # for other tasks
         if not names(upgrade.scope, path):
             raise NotFound
-        guest = await _admit(hub, door, upgrade)
-        if isinstance(guest, Response):
+        guest = await _admit(hub, door, upgrade, turn_away)
+        if not isinstance(guest, Guest):
             return guest
         control = control_of(upgrade.scope)
         if control is not None and control.takes_frames:
@@ -82,6 +85,7 @@ FULL = Objection(503, "full", "the instance has no room for another connection",
 MISDIRECTED = Objection(421, "host", OTHER_HOST)
 FOREIGN = Objection(403, "origin", "pages of this origin may not open a socket here")
 UNKNOWN = Objection(401, "unauthenticated", "a session with a user is needed")
+UNDECIDED = Objection(401, "unauthenticated", "who asks could not be found out")
 
 
 def _objection(hub: Hub, door: Door, origin: str | None, host: str | None, scheme: str | None) -> Objection | None:
@@ -99,7 +103,8 @@ def _objection(hub: Hub, door: Door, origin: str | None, host: str | None, schem
     return None if door.origins.allows(origin, host, scheme) else FOREIGN
 
 
-async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
+async def _admit(hub: Hub, door: Door, upgrade: Websocket, turn_away: TurnAway) -> Guest | Response | None:
+    """Return who comes in; or the answer to the upgrade; or None: a page was told why it is refused, and closed."""
     origin, host = upgrade.headers.get("Origin"), host_of(upgrade.scope["headers"])
     scheme = scheme_of(upgrade.scope, upgrade.headers.get("X-Forwarded-Proto"))
     objection = _objection(hub, door, origin, host, scheme)
@@ -117,10 +122,15 @@ async def _admit(hub: Hub, door: Door, upgrade: Websocket) -> Guest | Response:
                 return await door.identify(upgrade)
     except TimeoutError:
         logger.warning("refused a socket: the session parser took more than %.0f s", IDENTIFY_TIMEOUT)
-        return _refuse(hub, UNKNOWN)
+        return _refuse(hub, UNDECIDED)
+    except Undecided as refused:
+        logger.warning("refused a socket: %s", refused)
+        return _refuse(hub, UNDECIDED)
     except Refused as refused:
         logger.warning("refused a socket: %s", refused)
-        return _refuse(hub, UNKNOWN)
+        answer = _refuse(hub, UNKNOWN)
+    is_told = origin is not None and await turn_away(upgrade, CloseCode.UNAUTHENTICATED, UNKNOWN.text)
+    return None if is_told else answer
 
 
 def _refuse(hub: Hub, objection: Objection) -> Response:
@@ -323,6 +333,10 @@ class MessageOutlet:
 
     def unacknowledged(self) -> int:
         """Return the queued bytes; the server has the rest."""
+        return self._bytes
+
+    def unsent(self) -> int:
+        """Return the same."""
         return self._bytes
 
     def close(self, code: int, reason: str) -> None:

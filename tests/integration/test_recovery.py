@@ -101,7 +101,8 @@ async def test_a_subscription_is_given_what_was_for_it_and_a_connection_everythi
             await ann.subscribe("news", "2", position=position)
             second = await ann.collect(2)
             assert payloads(second) == ["two", "two again"]
-            await ann.subscribe("news", "2", position=position)  # once more
+            await ann.subscribe("news", "2", position=position)  # once more: it begins there again
+            assert payloads(await ann.collect(3)) == ["two", "all", "two again"]
             assert await ann.nothing_came()
             await ann.subscribe("news", "3", position=first[0]["position"])
             assert await ann.nothing_came()

@@ -85,6 +85,22 @@ async def test_the_python_client() -> None:
             assert await line(client) == "hello"
 
 
+async def test_handles_of_the_python_client() -> None:
+    async with Server() as server, Client(server.url) as other:
+        async with python(at(server, block("Clients", "python", 1)), PYTHONPATH=str(ROOT)) as client:
+
+            async def both_are_there() -> bool:
+                info = (await server.get("/api/info")).json
+                return bool(info["channelInfo"]["totalSubscriptions"] == 2)
+
+            await until(both_are_there)
+            for sub_id, payload in (("weather", "rain"), ("sport", "1:0"), ("else", "nothing"), (None, "to all")):
+                place = {"channel": "news"} if sub_id is None else {"channel": "news", "subId": sub_id}
+                await other.ask({"type": "announce", **place, "payload": payload})
+            lines = {await line(client) for _ in range(4)}
+            assert lines == {"weather rain", "score 1:0", "score to all", "weather to all"}
+
+
 async def test_make_run_serves() -> None:
     assert block("Try it", "sh") == "make run\n"
     server = Server()

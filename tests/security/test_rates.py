@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.security.link import slow_link
 from tests.security.programs import KEPT
 from tests.security.wire import RawSocket, deflated, text
 from tests.support.client import Client, Message
 from tests.support.deadline import soon, until
+from tests.support.link import slow_link
 from tests.support.process import Server
 
 pytestmark = [pytest.mark.once, pytest.mark.alone]

@@ -33,6 +33,9 @@ class FakeOutlet:
     def unacknowledged(self) -> int:
         return self.untaken
 
+    def unsent(self) -> int:
+        return self.untaken
+
     def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)
 

@@ -47,9 +47,8 @@ class Peer:
     async def announce(self, number: int, channel: str | None = "news", **more: Any) -> None:
         """Send the message of this number, as it came through Pub/Sub, with the position of this number."""
         place = {} if channel is None else {"channel": channel}
-        await self.say(
-            type="announce", **place, payload=number, **{**message_ids(number), "position": f"p{number}", **more}
-        )
+        message = {"type": "announce", **place, "payload": number, **message_ids(number), "position": f"p{number}"}
+        await self.say(**{**message, **more})
 
     async def close(self, code: int) -> None:
         """Close the socket."""
@@ -73,13 +72,13 @@ def message_ids(number: int) -> dict[str, str]:
 class ScriptedServer:
     """Use it as an async context manager.
 
-    `refusals` are answered, one for each upgrade, before any is accepted; of `welcomes` one is said to each socket, the
-    last one to all further ones.
+    `refusals` are answered, one for each upgrade, before any is accepted; of `welcomes` one is said to each socket
+    (None: nothing is), the last one to all further ones.
     """
 
     def __init__(self) -> None:
         self.refusals: list[tuple[int, dict[str, str]]] = []
-        self.welcomes: list[Message] = [{}]
+        self.welcomes: list[Message | None] = [{}]
         self._peers: asyncio.Queue[Peer] = asyncio.Queue()
         self._server: Server | None = None
         self._over = asyncio.Event()
@@ -104,7 +103,7 @@ class ScriptedServer:
         return f"ws://127.0.0.1:{next(iter(self._server.sockets)).getsockname()[1]}/ws"
 
     async def accept(self) -> Peer:
-        """The next socket that a client opens; it was welcomed."""
+        """The next socket that a client opens; it was welcomed, if it is to be."""
         return await soon(self._peers.get())
 
     def nobody_came(self) -> bool:
@@ -120,7 +119,8 @@ class ScriptedServer:
     async def _serve(self, socket: ServerConnection) -> None:
         peer = Peer(socket)
         welcome = self.welcomes.pop(0) if len(self.welcomes) > 1 else self.welcomes[0]
-        await peer.say(type="welcome", message="Welcome", **welcome)
+        if welcome is not None:
+            await peer.say(type="welcome", message="Welcome", **welcome)
         self._peers.put_nowait(peer)
         closed = asyncio.ensure_future(socket.wait_closed())
         over = asyncio.ensure_future(self._over.wait())

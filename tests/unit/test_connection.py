@@ -1,7 +1,6 @@
 """A connection and what waits for all of them, without sockets."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +10,7 @@ from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame
 from tests.support.deadline import until
 from tests.support.outlet import FakeOutlet
+from tests.support.replays import again, lanes, ordered, replay
 
 HELLO = Frame(b'"hello"')
 KILOBYTE = Frame(b"x" * 1000)
@@ -255,8 +255,8 @@ async def test_what_is_sent_again_never_overtakes_what_was_sent_before() -> None
     await a_turn()
     outlet.untaken = 0
     connection.send(Frame(b'"reply"'))
-    connection.replay(iter([Frame(b'"again"')]))
-    connection.send(Frame(b'"new"'))
+    replay(connection, [Frame(b'"again"')])
+    connection.send(ordered(Frame(b'"new"')))
     connection.measure()
     await a_turn()
     assert outlet.texts == ['"hello"', '"reply"', '"again"', '"new"']
@@ -274,15 +274,16 @@ async def test_a_close_whose_last_messages_are_too_much_is_one_close() -> None:
 
 
 async def test_a_replay_that_fails_ends_its_connection(caplog: pytest.LogCaptureFixture) -> None:
-    def frames() -> Iterator[Frame]:
-        yield HELLO
+    def fail() -> Frame:
         raise RuntimeError("no more")
 
     connection, outlet = make(max_buffered=1000)
     outlet.untaken = 600  # no room
     connection.send(HELLO)
     await a_turn()
-    connection.replay(frames())
+    run, (first, second) = again([HELLO, HELLO])
+    second.message = fail
+    connection.replay(run, [first, second], lanes)
     await a_turn()
     outlet.untaken = 0
     await until(lambda: outlet.aborted)

@@ -130,11 +130,12 @@ async def test_what_waits_already_counts_for_who_wants_more(hub: Hub, monkeypatc
     innocent, _ = connect(hub)
     hub.subscribe(innocent, "news", "1", position=before)
     greedy, outlet = connect(hub)
-    for _ in range(2):
-        hub.unsubscribe(greedy, "news", "1")
-        hub.subscribe(greedy, "news", "1", position=later)
+    for sub_id in ("1", "2"):
+        hub.subscribe(greedy, "news", sub_id, position=later)
+    hub.unsubscribe(greedy, "news")  # what it wants no more does not wait
+    hub.subscribe(greedy, "news", "1", position=later)
     assert innocent.close_code is None
-    assert [message["recovered"] for message in came(greedy, outlet) if "recovered" in message] == [True, False]
+    assert [message["recovered"] for message in came(greedy, outlet) if "recovered" in message] == [True, False, True]
 
 
 async def test_who_takes_nothing_of_a_replay_is_ended_and_who_takes_little_is_not(hub: Hub) -> None:
@@ -258,7 +259,7 @@ async def test_while_it_catches_up_no_position_is_beyond_what_was_heard(hub: Hub
     assert (await place(hub)).split(".")[2] == "3"
 
 
-async def test_who_asks_again_with_another_position_gets_nothing_twice(hub: Hub) -> None:
+async def test_who_asks_again_begins_there_again_and_gets_nothing_else_twice(hub: Hub) -> None:
     oldest = await place(hub)
     await announce(hub, 1, 2)
     connection, outlet = connect(hub)
@@ -268,7 +269,7 @@ async def test_who_asks_again_with_another_position_gets_nothing_twice(hub: Hub)
     await announce(hub, 5)
     hub.subscribe(connection, "news", "1", position=newer)
     hub.subscribe(connection, "news", "2", position=oldest)
-    assert payloads(came(connection, outlet)) == [3, 4, 5, 1, 2]
+    assert payloads(came(connection, outlet)) == [3, 4, 5, 1, 2, 5]
     again, outlet = connect(hub)
     for position in (oldest, newer, oldest):
         hub.subscribe(again, "news", "1", position=position)
@@ -283,12 +284,13 @@ async def test_behind_the_last_of_a_replay_there_is_nothing_of_another_subscript
     connection, outlet = connect(hub)
     for sub_id in ("1", "2"):
         hub.subscribe(connection, "news", sub_id, position=position)
-    last = came(connection, outlet)[-1]
-    assert last["payload"] == "second"
-    again, outlet = connect(hub)  # a client has one position for a channel
-    for sub_id in ("1", "2"):
-        hub.subscribe(again, "news", sub_id, position=last["position"])
-    assert payloads(came(again, outlet)) == []
+    *_, second, first = came(connection, outlet)
+    assert payloads([second, first]) == ["second", "first"]
+    for last, rest in ((second, ["first"]), (first, [])):
+        again, outlet = connect(hub)  # a client has one position for a channel
+        for sub_id in ("1", "2"):
+            hub.subscribe(again, "news", sub_id, position=last["position"])
+        assert payloads(came(again, outlet)) == rest
 
 
 async def test_what_is_unsubscribed_is_forgotten_and_given_again(hub: Hub) -> None:
@@ -303,3 +305,99 @@ async def test_what_is_unsubscribed_is_forgotten_and_given_again(hub: Hub) -> No
     hub.disconnect(connection)
     assert (hub._journal._joins, hub._journal._behind, hub._journal._progress) == ({}, {}, {})
     assert len(hub._journal._replaying) == hub._journal._replaying.total == 0
+
+
+def acks(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [message for message in messages if message["type"] == "ack"]
+
+
+async def test_a_reply_in_the_middle_of_a_replay_names_no_place_behind_it(hub: Hub) -> None:
+    position = await place(hub)
+    await announce(hub, 1, 2, 3)
+    connection, outlet = connect(hub)
+    hub.subscribe(connection, "news", "1", position=position)
+    hub.subscribe(connection, "news", "2", position=position)
+    hub.subscribe(connection, "news", "3")
+    assert isinstance(connection.pending, list)
+    one, two, three = acks([json.loads(frame.text) for frame in connection.pending])
+    assert (one["recovered"], two["recovered"]) == (True, True)
+    for reply in (one, two, three):
+        again, its = connect(hub)
+        hub.subscribe(again, "news", "1", position=reply["position"])
+        assert payloads(came(again, its)) == [1, 2, 3]
+    assert payloads(came(connection, outlet)) == [1, 2, 3]
+
+
+async def test_who_is_cut_off_between_two_replays_of_a_channel_goes_on_without_a_hole(hub: Hub) -> None:
+    position = await place(hub)
+    for number in range(6):
+        await announce(hub, number, sub_id=str(number % 3) if number % 3 else None)
+    connection, outlet = connect(hub)
+    for sub_id in ("1", "2"):
+        hub.subscribe(connection, "news", sub_id, position=position)
+    messages = [message for message in came(connection, outlet) if "payload" in message]
+    assert payloads(messages) == [0, 1, 2, 3, 4, 5]
+    for message in messages:
+        again, its = connect(hub)
+        for sub_id in ("2", "1"):
+            hub.subscribe(again, "news", sub_id, position=message["position"])
+        assert payloads(came(again, its)) == [*range(message["payload"] + 1, 6)]
+
+
+async def test_who_leaves_takes_nothing_from_the_other_subscription(hub: Hub) -> None:
+    position = await place(hub)
+    await announce(hub, 1, 2)
+    await announce(hub, "first", sub_id="1")
+    connection, outlet = connect(hub)
+    for sub_id in ("1", "2"):
+        hub.subscribe(connection, "news", sub_id, position=position)
+    await announce(hub, "new first", sub_id="1")
+    await announce(hub, 3)
+    hub.unsubscribe(connection, "news", "1")
+    assert payloads(came(connection, outlet)) == [1, 2, 3]
+    assert connection.buffered == 0
+
+
+async def test_after_a_leave_was_answered_nothing_of_the_channel_comes(hub: Hub) -> None:
+    position = await place(hub)
+    await announce(hub, 1, 2)
+    connection, outlet = connect(hub)
+    hub.subscribe(connection, "news", "1", position=position)
+    await announce(hub, 3)
+    hub.unsubscribe(connection, "news", "1")
+    hub.subscribe(connection, "news", "1")
+    await announce(hub, 4)
+    assert payloads(came(connection, outlet)) == [4]
+
+
+async def test_who_asks_again_from_where_it_is_gets_the_rest_again_in_order(hub: Hub) -> None:
+    await announce(hub, 0)
+    connection, outlet = connect(hub)
+    for sub_id in ("1", "2"):
+        hub.subscribe(connection, "news", sub_id)
+    await announce(hub, 1, 2, 3)
+    taken = came(connection, outlet)
+    position = taken[2]["position"]  # it had no room for what came behind it
+    assert taken[2]["payload"] == 1
+    for _ in range(2):
+        start = len(outlet.texts)
+        for sub_id in ("2", "1"):
+            hub.subscribe(connection, "news", sub_id, position=position)
+        await announce(hub, len(taken) - 1)
+        connection.flush()
+        new = [json.loads(text) for text in outlet.texts[start:]]
+        assert [message["recovered"] for message in acks(new)] == [True, True]
+        assert payloads(new) == [*range(2, len(taken))]
+        taken.append({})
+
+
+async def test_a_broadcast_that_names_a_channel_comes_behind_its_replay_with_the_inbox_behind_it(hub: Hub) -> None:
+    position = await place(hub)
+    await announce(hub, 1, 2)
+    connection, outlet = connect(hub)
+    hub.subscribe(connection, "news", "1", position=position)
+    await hub.emit("news", None, "broadcast", "named")
+    await hub.emit(None, None, "broadcast", "all")
+    await announce(hub, 3)
+    order = payloads(came(connection, outlet))
+    assert order == [1, 2, "named", 3, "all"]  # what is behind it in the two lanes has no order

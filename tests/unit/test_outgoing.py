@@ -19,6 +19,7 @@ from app.outgoing import Outgoing
 from app.protocol.close_codes import CloseCode
 from app.protocol.frame import Frame, wire_form
 from app.sending import Data
+from tests.support.replays import ordered, replay
 
 MAX_BUFFERED = 1000
 CLOSE = b"<close>"
@@ -75,6 +76,9 @@ class Client:
     def unacknowledged(self) -> int:
         return self.waiting()
 
+    def unsent(self) -> int:
+        return self.waiting()
+
     def close(self, _code: int, _reason: str) -> None:
         asyncio.get_running_loop().call_soon(self.end)
 
@@ -128,7 +132,8 @@ class World:
             self.join(at, 1)
 
     def frame(self, size: int) -> Frame:
-        return Frame(f"<{next(self._frames)}>".encode() + b"x" * size)
+        number = next(self._frames)
+        return ordered(Frame(f"<{number}>".encode() + b"x" * size), number=number)
 
     def is_gone(self, at: int) -> bool:
         return at in self._gone
@@ -146,7 +151,7 @@ class World:
 
     def replay(self, at: int, number: int, size: int) -> None:
         frames = [self.frame(size) for _ in range(number)]
-        self.connections[at].replay(iter(frames))
+        replay(self.connections[at], frames, first=frames[0].order.number)
 
     def pong(self, at: int) -> None:
         if not self.clients[at].ended:
@@ -318,7 +323,7 @@ class Crowd:
         return connection
 
     def send(self, text: str, left_out: Connection | None = None) -> int:
-        return self.outgoing.send(Frame(text.encode()), self.members, left_out)
+        return self.outgoing.send(ordered(Frame(text.encode())), self.members, left_out)
 
     def got(self) -> list[list[str]]:
         """What came to each, of texts of one letter."""
@@ -453,7 +458,7 @@ async def test_what_waits_in_the_transport_of_one_is_not_overtaken_and_the_other
 
 async def test_who_was_apart_is_of_the_crowd_again_when_all_is_as_usual() -> None:
     crowd = Crowd(kernel := Kernel())
-    crowd.connections[2].replay(iter([Frame(b"r")]))
+    replay(crowd.connections[2], [Frame(b"r")])
     for letter in "abc":
         crowd.send(letter)
         await asyncio.sleep(0)
@@ -464,7 +469,7 @@ async def test_who_was_apart_is_of_the_crowd_again_when_all_is_as_usual() -> Non
 async def test_who_opens_while_it_is_sent_much_again_has_that_first() -> None:
     crowd = Crowd(Kernel())
     late = crowd.come(max_buffered=8)
-    late.replay(iter([Frame(b"r"), Frame(b"s"), Frame(b"t"), Frame(b"u"), Frame(b"v")]))
+    replay(late, [Frame(b"r"), Frame(b"s"), Frame(b"t"), Frame(b"u"), Frame(b"v")])
     crowd.clients[-1].accept()
     late.open()
     assert crowd.got()[-1] != list("rstuv")
@@ -513,7 +518,7 @@ async def test_what_was_sent_to_the_crowd_counts_towards_the_bound_of_one() -> N
 async def test_a_crowd_of_whom_many_are_apart_is_looked_at_one_by_one() -> None:
     crowd = Crowd(Kernel())
     for connection in crowd.connections[: module.CROWD // 2]:
-        connection.replay(iter([Frame(b"r")]))
+        replay(connection, [Frame(b"r")])
     crowd.send("a")
     assert all(connection.pending is not None for connection in crowd.connections[module.CROWD // 2 :])
     await asyncio.sleep(0)

@@ -326,3 +326,57 @@ def test_one_change_to_a_long_run_is_found_whatever_it_is() -> None:
                 book.deliver(message)
         expected = {"drop": Wrong.LOST, "repeat": Wrong.DOUBLED, "swap": Wrong.REORDERED}[change]
         assert (book.wrong, book.ledger.verdict().missed) == ([expected], 5)
+
+
+def test_what_a_stay_owes_is_what_was_before_something_that_came(book: Book) -> None:
+    stay = book.ledger.track("client", "news", is_passing=True)
+    before = book.publish(1)
+    stay.joined(book.now())
+    first, second, third = book.publish(3)
+    book.deliver(first, third, track=stay)
+    stay.left(book.now())
+    book.deliver(*before, first, second, third, track=book.join("another"))
+    book.track.joined_at = book.now()
+    lost = [violation for violation in book.ledger.verdict().violations if violation.wrong is Wrong.LOST]
+    assert [(each.client, str(second) in each.what) for each in lost if each.client == "client"] == [("client", True)]
+
+
+def test_the_end_of_a_stay_owes_nothing(book: Book) -> None:
+    book.track.joined(book.now())
+    first, second = book.publish(2)
+    book.deliver(first)
+    book.track.left(book.now())
+    assert book.wrong == []
+    assert not second.in_doubt
+
+
+def test_what_was_published_after_a_leave_was_answered_may_not_come(book: Book) -> None:
+    under_way = book.publish(1)
+    book.track.left(book.now())
+    late = book.publish(1)
+    book.deliver(*under_way)
+    assert book.wrong == []
+    book.deliver(*late)
+    assert book.wrong == [Wrong.STAYED]
+
+
+def test_a_message_comes_once_over_all_stays(book: Book) -> None:
+    messages = book.publish(2)
+    book.deliver(*messages)
+    book.track.left(book.now())
+    again = book.ledger.track("client", "news", is_passing=True)
+    again.joined(book.now())
+    book.deliver(messages[1], track=again)
+    assert book.wrong == [Wrong.DOUBLED]
+
+
+def test_a_stay_has_the_order_of_those_who_stay_for_good(book: Book) -> None:
+    one, other = book.source.begin(1.0), book.source.begin(2.0)
+    one.accept(3.0)
+    other.accept(4.0)
+    stay = book.ledger.track("guest", "news", is_passing=True)
+    book.deliver(one, other)
+    book.deliver(other, one, track=stay)
+    verdict = book.ledger.verdict()
+    assert verdict.stays == 1
+    assert "clients disagree" in str(verdict.violations)

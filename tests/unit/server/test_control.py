@@ -17,6 +17,7 @@ from app.sending import to_many
 from app.server.control import MAX_WAITING, Control
 from app.server.turns import Turns
 from tests.support.deadline import soon, until
+from tests.support.replays import ordered, replay
 
 HELLO = Frame(b'"hello"')
 BIG = [Frame(b"%d" % digit * 50_000) for digit in range(1, 9)]
@@ -340,8 +341,8 @@ async def test_what_is_new_comes_behind_what_is_sent_again(ends: Ends) -> None:
     end, other = await ends(), await ends()
     first, new = Frame(b'"first"'), Frame(b'"new"')
     end.connection.send(first)
-    end.connection.replay(iter(BIG))
-    ends.outgoing.send(new, [end.connection, other.connection])
+    replay(end.connection, BIG)
+    ends.outgoing.send(ordered(new), [end.connection, other.connection])
     assert await other.has_read(new)
     assert await end.has_read(first, *BIG, new)
     await until(lambda: end.connection.later is None)
