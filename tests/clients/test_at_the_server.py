@@ -1,6 +1,7 @@
 """The Python client at the real service: what the one promises is what the other needs."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from app import client as client_module
 from app.client import Client, ClosedError, Recovery, RequestError, State
 from tests.support.deadline import soon, until
 from tests.support.process import Server
+from tests.support.slow_replay import slow_replay
 
 HANDLERS = {"CLOUD_SOCKETS_CUSTOM_MSG_HANDLERS": "tests.support.handlers:HANDLERS"}
 
@@ -185,3 +187,144 @@ async def test_a_service_that_is_full_is_waited_for() -> None:
             assert waits[0] >= 1  # Retry-After
         may_go_on.set()
         await (await soon(opening)).close()
+
+
+async def test_a_slow_link_gets_done_and_everything_is_answered_meanwhile() -> None:
+    """Two subscriptions of a channel, 900 messages of 8 kB missed, 200 kB/s: 36 s for what was missed."""
+    loop = asyncio.get_running_loop()
+    async with slow_replay("news") as bench:
+        notes = Notes()
+        async with Client(
+            bench.url,
+            on_message=lambda message: notes.messages.append(message["payload"]["n"]),
+            on_recovery=notes.told.append,
+            on_state=notes.told.append,
+            max_queue=1,
+        ) as ann:
+            began = loop.time()
+            position = bench.positions["news"]
+            await asyncio.gather(*(ann.subscribe("news", sub_id, position=position) for sub_id in ("1", "2")))
+            await ann.announce("elsewhere", 1)
+            assert loop.time() - began < 5
+            assert len(notes.messages) < 900
+            await until(lambda: len(notes.messages) >= 900, 120, f"{len(notes.messages)} of 900 came")
+            await ann.get_info()
+        assert notes.messages == list(range(900))
+        assert notes.told == [State.CONNECTING, State.OPEN, Recovery("news", recovered=True), State.CLOSED]
+
+
+@pytest.mark.parametrize("count", [1050, 4000])
+async def test_a_handler_that_awaits_a_request_for_each_message_of_a_burst(count: int) -> None:
+    notes = Notes()
+
+    async def take(message: dict[str, Any]) -> None:
+        notes.messages.append(message["payload"])
+        await ann.announce("seen", message["payload"])
+
+    large = {"CLOUD_SOCKETS_HISTORY_SIZE": "10000", "CLOUD_SOCKETS_MESSAGE_RATE": "0"}
+    async with Server(**large) as server, Client(server.url) as bob:
+        async with notes.client(server, on_message=take) as ann:
+            await ann.subscribe("news", "1")
+            await asyncio.gather(*(bob.announce("news", number) for number in range(count)))
+            await until(lambda: len(notes.messages) >= count, 60, f"{len(notes.messages)} of {count} came")
+            assert notes.messages == list(range(count))
+            assert notes.recovery_of("news") == []
+            assert await server.metric("connections_opened_total") == 2
+
+
+async def test_a_page_without_a_session_is_told_and_stays_away() -> None:
+    session = {
+        "CLOUD_SOCKETS_AUTH": "session",
+        "SECRET_KEY": "secret",
+        "CLOUD_SOCKETS_SESSION_PARSER": "tests.support.sessions:from_header_async",
+    }
+    async with Server(**session) as server:
+        told: list[Any] = []
+        client = Client(
+            server.url,
+            origin=f"http://127.0.0.1:{server.port}",
+            on_refused=lambda refused: told.append(refused.error),
+            on_state=told.append,
+        )
+        await asyncio.gather(asyncio.wait_for(client.connect(), 1), return_exceptions=True)
+        await until(lambda: client.state is State.CLOSED, 1)
+        error: Any = next(each for each in told if isinstance(each, Exception))
+        assert error.code == 3500
+        assert told[-2:] == [error, State.CLOSED]
+
+
+@pytest.mark.parametrize("ends", ["rotation", "cuts", "both"])
+async def test_rooms_that_are_entered_and_left_while_sockets_end_are_right(ends: str) -> None:
+    """After each answer the room is what was asked for last; nothing is lost, doubled or out of order."""
+    loop = asyncio.get_running_loop()
+    came: list[tuple[str, int]] = []
+    told: list[Recovery] = []
+    rotating = {"CLOUD_SOCKETS_REQUEST_TIMEOUT": "3"} if ends != "cuts" else {}
+    async with (
+        Server(CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES="announce", **rotating) as server,
+        Client(server.url, first_wait=0.05) as bob,
+        Client(
+            server.url,
+            on_message=lambda message: came.append((message["channel"], message["payload"])),
+            on_recovery=told.append,
+            first_wait=0.05,
+            longest_wait=0.1,
+        ) as ann,
+    ):
+        chance = random.Random(7)
+        rooms = {f"room {number}": False for number in range(5)}
+        owed: set[tuple[str, int]] = set()
+        foreign: set[tuple[str, int]] = set()
+        cuts, number, began = 0, 0, loop.time()
+        while loop.time() - began < 12 or (ends == "cuts" and cuts < 100):
+            room = chance.choice(list(rooms))
+            if rooms[room]:
+                turn = [ann.unsubscribe(room, "1")]
+                if ends != "rotation":  # who leaves while there is no socket has given up what was missed
+                    owed -= {each for each in owed if each[0] == room and each not in came}
+            elif chance.random() < 0.3:
+                turn = [ann.subscribe(room, "1"), ann.unsubscribe(room, "1"), ann.subscribe(room, "1")]
+            else:
+                turn = [ann.subscribe(room, "1")]
+            calls = [asyncio.create_task(call) for call in turn]
+            if ends != "rotation" and chance.random() < 0.3:
+                for _ in range(chance.randrange(3)):
+                    await asyncio.sleep(0)
+                for link in tuple(ann._links):
+                    link.socket.transport.abort()
+                    cuts += 1
+            *before, last = await soon(asyncio.gather(*calls, return_exceptions=True))
+            assert isinstance(last, dict)
+            assert all(isinstance(each, dict | RequestError) for each in before)
+            rooms[room] = not rooms[room]
+            for name, is_in in rooms.items():
+                number += 1
+                await bob.announce(name, number, attempts=5)
+                (owed if is_in else foreign).add((name, number))
+        await until(lambda: owed <= set(came), what=f"lost: {sorted(owed - set(came))}")
+        await ann.get_info()
+        assert all(recovery.recovered for recovery in told)
+        assert len(came) == len(set(came)), "doubled"
+        assert not foreign & set(came)
+        for name in rooms:
+            numbers = [number for channel, number in came if channel == name]
+            assert numbers == sorted(numbers)
+        if ends != "cuts":
+            assert await server.metric('connections_sent_elsewhere_total{reason="age"}') >= 3
+
+
+async def test_half_an_emoji_reaches_the_others() -> None:
+    async with Server() as server, Client(server.url) as ann, Client(server.url) as bob:
+        await ann.subscribe("news", "1")
+        assert await bob.announce("news", "half of \ud83d", attempts=3)
+        assert (await soon(anext(ann)))["payload"] == "half of \ud83d"
+        assert await server.metric("connections_opened_total") == 2
+
+
+async def test_one_id_to_two_channels_is_two_messages() -> None:
+    async with Server() as server, Client(server.url) as ann, Client(server.url) as bob:
+        for channel in ("a", "b"):
+            await bob.subscribe(channel, "1")
+        await bob.announce("elsewhere", "bob's own", id="1")
+        await asyncio.gather(*(ann.announce(channel, channel, id="1") for channel in ("a", "b")))
+        assert {(await soon(anext(bob)))["payload"] for _ in range(2)} == {"a", "b"}

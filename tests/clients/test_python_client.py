@@ -2,91 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from app import client as client_module
 from app.client import Client, ClosedError, Recovery, RequestError, State, comes_back
+from tests.clients.application import App, all_taken, rotate, subscribed
 from tests.support.deadline import soon, until
 from tests.support.scripted_server import Peer, ScriptedServer
-
-
-class Chance(random.Random):
-    """Draws the upper end, so that a wait is its bound."""
-
-    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002  # as it is called
-        return b
-
-
-class App:
-    """An application: notes what its client tells it."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-        self.recoveries: list[Recovery] = []
-        self.errors: list[RequestError] = []
-        self.states: list[State] = []
-        self.waits: list[float] = []
-        self.now = 0.0
-        self.fails_on: set[Any] = set()
-        self.may_go_on = asyncio.Event()
-        self.may_go_on.set()
-
-    async def take(self, message: dict[str, Any]) -> None:
-        await self.may_go_on.wait()
-        self.messages.append(message["payload"])
-        if message["payload"] in self.fails_on:
-            raise ValueError(message["payload"])
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        await asyncio.sleep(0)
-
-    def client(self, url: str, **options: Any) -> Client:
-        told: dict[str, Any] = {
-            "on_message": self.take,
-            "on_recovery": self.recoveries.append,
-            "on_error": self.errors.append,
-            "on_state": self.states.append,
-            "chance": Chance(),
-            "sleep": self.sleep,
-            "clock": lambda: self.now,
-            "compression": None,
-        }
-        return Client(url, **(told | options))
-
-    async def has(self, *messages: Any) -> None:
-        """Wait until it has just these messages."""
-        await until(lambda: len(self.messages) >= len(messages), 5, f"only {self.messages} came")
-        assert self.messages == list(messages)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer() as server:
-        yield server
-
-
-@pytest.fixture
-def app() -> App:
-    return App()
-
-
-async def subscribed(peer: Peer, client: Client, channel: str = "news", sub_id: str = "1", **answer: Any) -> None:
-    asking = asyncio.create_task(client.subscribe(channel, sub_id))
-    await peer.subscribed(**answer)
-    await soon(asking)
-
-
-async def all_taken(client: Client, peer: Peer) -> None:
-    """Wait until what the peer has sent so far was received."""
-    asking = asyncio.create_task(client.get_info())
-    request = await peer.heard()
-    await peer.say(type="getInfo", ackId=request["ackId"])
-    await soon(asking)
-
 
 # Coming back
 
@@ -328,7 +251,7 @@ async def test_a_client_of_an_earlier_process_goes_on(server: ScriptedServer, ap
         assert app.recoveries == [Recovery("news", recovered=True)]
 
 
-async def test_several_subscriptions_of_a_channel_all_go_on_from_the_same_position(
+async def test_each_subscription_of_a_channel_goes_on_from_where_it_was_answered(
     server: ScriptedServer, app: App
 ) -> None:
     async with app.client(server.url) as client:
@@ -344,7 +267,8 @@ async def test_several_subscriptions_of_a_channel_all_go_on_from_the_same_positi
         await app.has(9)
         peer.cut()  # what the second was to replay, perhaps older than 9, has not come
         peer = await server.accept()
-        assert {(await peer.subscribed(recovered=True))["position"] for _ in range(2)} == {"p1"}
+        asked = [await peer.subscribed(recovered=True) for _ in range(2)]
+        assert [(request["subId"], request["position"]) for request in asked] == [("b", "p1"), ("a", "p9")]
         await until(lambda: app.recoveries[-1] == Recovery("news", recovered=True))
         assert sum(recovery.channel == "news" for recovery in app.recoveries) == 1
 
@@ -393,6 +317,26 @@ async def test_without_a_pubsub_id_repeats_are_known_by_their_id(server: Scripte
         await peer.say(type="announce", channel="news", payload=4)
         await peer.say(type="announce", channel="news", payload=4)
         await app.has(1, 2, 3, 4, 4)
+
+
+async def test_one_id_to_two_addresses_is_two_messages(server: ScriptedServer, app: App) -> None:
+    """An id counts within its sender, type and address: here too, and for what the client has announced itself."""
+    async with app.client(server.url) as client:
+        peer = await server.accept()
+        await subscribed(peer, client)
+        await subscribed(peer, client, "other")
+        asking = asyncio.create_task(client.announce("elsewhere", "mine", id="m1"))
+        request = await peer.heard()
+        await peer.acknowledge({"ackId": request["ackId"]}, id="m1")
+        await asking
+        same = {"id": "m1", "sentDateTime": "t"}
+        await peer.say(type="announce", channel="news", payload=1, **same)
+        await peer.say(type="announce", channel="other", payload=2, **same)
+        await peer.say(type="announce", channel="news", subId="today", payload=3, **same)
+        await peer.say(type="todo", channel="news", payload=4, **same)
+        await peer.say(type="announce", channel="elsewhere", payload="mine", **same)
+        await peer.say(type="announce", channel="news", payload=5)
+        await app.has(1, 2, 3, 4, 5)
 
 
 async def test_what_it_remembers_is_bounded(server: ScriptedServer, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,10 +417,6 @@ async def test_what_the_application_refused_holds_the_position_and_is_handed_ove
 
 
 # Make before break
-
-
-async def rotate(peer: Peer) -> None:
-    await peer.say(type="disconnect", code=3011, reason="rotation", reconnect=True, retryAfterMs=0)
 
 
 async def test_a_rotation_loses_and_doubles_nothing_and_keeps_the_order(server: ScriptedServer, app: App) -> None:
@@ -649,9 +589,9 @@ async def test_a_subscribe_outlives_the_socket_that_it_was_sent_on(server: Scrip
         await peer.heard()
         peer.cut()
         peer = await server.accept()
-        await peer.subscribed()
         await peer.subscribed(numConnections=1)
         assert (await asking)["numConnections"] == 1
+        await all_taken(client, peer)  # it asked once
 
 
 async def test_no_answer_is_an_error_too(server: ScriptedServer, app: App) -> None:
