@@ -78,6 +78,28 @@ async def test_a_page_of_another_site_is_refused(browser: Browser) -> None:
         assert await server.metric('connections_refused_total{reason="origin"}') == 1
 
 
+async def test_a_page_without_a_user_is_told_so(browser: Browser) -> None:
+    async with Server(
+        CLOUD_SOCKETS_AUTH="session", CLOUD_SOCKETS_SESSION_PARSER="tests.support.sessions:from_header_async"
+    ) as server:
+        page = await browser.new_page()
+        await page.goto(f"http://127.0.0.1:{server.port}/health/live")
+        told, code, reason = await page.evaluate(
+            """url => new Promise(resolve => {
+                const socket = new WebSocket(url);
+                const told = [];
+                socket.onmessage = ({data}) => told.push(JSON.parse(data));
+                socket.onclose = ({code, reason}) => resolve([told, code, reason]);
+            })""",
+            server.url,
+        )
+        assert (code, reason) == (3500, "a session with a user is needed")
+        assert [(message["type"], message["code"], message["reconnect"]) for message in told] == [
+            ("disconnect", 3500, False)
+        ]
+        assert await server.metric("connections_opened_total") == 0
+
+
 async def test_a_page_is_told_to_come_back_when_the_instance_stops(browser: Browser) -> None:
     async with Server() as server:
         page = await browser.new_page()
@@ -155,3 +177,22 @@ async def test_page_that_offers_subprotocols_is_told_which_is_spoken(browser: Br
             ([], ""),
         ):
             assert await page.evaluate(chosen, [url, offered]) == spoken
+
+
+async def test_the_readmes_page_with_handles(browser: Browser, tmp_path: Path) -> None:
+    async with Server() as server, served(tmp_path) as address:
+        html = block("Clients", "html", 1).replace("localhost:8080", f"localhost:{server.port}")
+        (tmp_path / "page.html").write_text(html)
+        page = await browser.new_page()
+        await page.goto(f"{address}/page.html")
+        log = page.locator("#log")
+        await expect(log).to_contain_text("subscribed")
+        async with Client(server.url) as publisher:
+            for sub_id, payload in (("weather", "sun"), ("sport", 1), (None, "all")):
+                message = {"type": "announce", "channel": "news", "subId": sub_id, "payload": payload}
+                await publisher.send({key: value for key, value in message.items() if value is not None})
+        await expect(log).to_contain_text("score all")
+        lines = sorted((await log.inner_text()).split("\n"))
+        assert [line for line in lines if line] == sorted(
+            ["subscribed", "weather sun", "score 1", "weather all", "score all"]
+        )

@@ -36,3 +36,49 @@ test("nothing is lost, doubled or late while sockets are replaced", {timeout: 60
   ann.close();
   bob.close();
 });
+
+test("rooms that are entered and left all the time are so on every socket", {timeout: 60_000}, async (t) => {
+  const sockets = new Set();
+  const ann = new Client(url, {firstWait: 50});
+  const bob = new Client(url, {firstWait: 50});
+  t.after(() => [ann, bob].forEach((client) => client.close()));
+  const got = new Map(); // how often each message came
+  const waiting = new Map();
+  ann.addEventListener("message", ({message}) => {
+    got.set(message.payload, (got.get(message.payload) ?? 0) + 1);
+    waiting.get(message.payload)?.();
+  });
+  await Promise.all([ann.connect(), bob.connect()]);
+  const wanted = [];
+  const unwanted = [];
+  const wander = async (name) => {
+    for (let step = 0; sockets.size <= ROTATIONS; step += 1) {
+      sockets.add(ann.welcome.connectionId);
+      const room = `${name} ${step}`;
+      await ann.subscribe(room, "1");
+      const came = new Promise((resolve) => waiting.set(`in ${room}`, resolve));
+      await bob.announce(room, `in ${room}`, {attempts: 5});
+      wanted.push(`in ${room}`);
+      await came;
+      waiting.delete(`in ${room}`);
+      await ann.unsubscribe(room, "1");
+      await bob.announce(room, `out ${room}`, {attempts: 5});
+      unwanted.push(`out ${room}`);
+    }
+  };
+  await Promise.all(Array.from({length: 20}, (_, index) => wander(`room ${index}`)));
+  await ann.subscribe("last", "1");
+  const came = new Promise((resolve) => waiting.set("last", resolve));
+  await bob.announce("last", "last", {attempts: 5});
+  await came;
+  assert.deepEqual(
+    wanted.filter((payload) => got.get(payload) !== 1),
+    [],
+  );
+  assert.deepEqual(
+    unwanted.filter((payload) => got.has(payload)),
+    [],
+  );
+  const {channelInfo} = await ann.getInfo({detail: true});
+  assert.deepEqual(Object.keys(channelInfo.channels), ["last"]);
+});

@@ -1,129 +1,10 @@
-/** The rules of the browser client, each against a server that follows a script. Nobody sleeps: waits are noted. */
+/** The rules of the browser client, each against a server that follows a script. */
 
 import assert from "node:assert/strict";
 import {test as nodeTest} from "node:test";
 
 import {Client, ClosedError, RequestError, comesBack} from "../../app/static/client.js";
-import {ScriptedServer} from "./scripted_server.js";
-
-const LIMIT = 7777; // ms: timers of this length run out when the test says so
-
-/** An application: notes what its client tells it. */
-class App {
-  messages = [];
-  recoveries = [];
-  states = [];
-  refused = [];
-  waits = [];
-  time = 0;
-  watchers = [];
-  limits = new Set();
-  take = () => undefined;
-
-  client(url, options = {}) {
-    const timers = {
-      set: (call, delay) => {
-        if (delay === LIMIT) {
-          const limit = {call};
-          this.limits.add(limit);
-          return limit;
-        }
-        this.waits.push(delay);
-        setImmediate(call);
-        return null;
-      },
-      clear: (limit) => this.limits.delete(limit),
-    };
-    const calm = {requestTimeout: LIMIT, silence: LIMIT};
-    this.it = new Client(url, {...calm, random: () => 1, now: () => this.time, timers, ...options});
-    this.it.addEventListener("message", (event) => {
-      this.messages.push(event.message.payload);
-      const work = this.take(event.message.payload);
-      if (work !== undefined) event.waitUntil(work);
-      this.changed();
-    });
-    for (const kind of ["recovered", "gap"])
-      this.it.addEventListener(kind, ({type, channel}) => {
-        this.recoveries.push(`${type} ${channel}`);
-        this.changed();
-      });
-    this.it.addEventListener("state", ({state}) => {
-      this.states.push(state);
-      this.changed();
-    });
-    this.it.addEventListener("refused", ({error}) => {
-      this.refused.push(error);
-      this.changed();
-    });
-    return this.it;
-  }
-
-  /** All limits are reached now. */
-  runOut() {
-    for (const {call} of [...this.limits]) call();
-  }
-
-  changed() {
-    for (const watcher of this.watchers) watcher();
-  }
-
-  /** Wait until this holds. */
-  until(holds) {
-    return new Promise((resolve) => {
-      const watcher = () => {
-        if (!holds()) return;
-        this.watchers.splice(this.watchers.indexOf(watcher), 1);
-        resolve();
-      };
-      this.watchers.push(watcher);
-      watcher();
-    });
-  }
-
-  async has(...messages) {
-    await this.until(() => this.messages.length >= messages.length);
-    assert.deepEqual(this.messages, messages);
-  }
-}
-
-/** A test with a server and an application, which end with it. */
-function test(name, run) {
-  nodeTest(name, {timeout: 20_000}, async () => {
-    const server = await new ScriptedServer().start();
-    const app = new App();
-    try {
-      await run(server, app);
-    } finally {
-      app.it?.close();
-      server.stop();
-    }
-  });
-}
-
-async function subscribed(peer, client, channel = "news", subId = "1", answer = {}) {
-  const asking = client.subscribe(channel, subId);
-  await peer.subscribed(answer);
-  return asking;
-}
-
-/** Wait until what the peer has sent so far was received. */
-async function allReceived(peer, client) {
-  const asking = client.getInfo();
-  const request = await peer.heard();
-  assert.equal(request.type, "getInfo");
-  peer.say({type: "getInfo", ackId: request.ackId});
-  await asking;
-}
-
-async function opened(server, app, options) {
-  const client = app.client(server.url, options);
-  const connecting = client.connect();
-  const peer = await server.accept();
-  await connecting;
-  return [client, peer];
-}
-
-const rotate = (peer) => peer.say({type: "disconnect", code: 3011, reason: "rotation", reconnect: true, retryAfterMs: 0});
+import {LIMIT, allReceived, opened, rotate, subscribed, test} from "./application.js";
 
 nodeTest("close codes ask a client back, or do not", () => {
   for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 3005, 3008, 3011, 3012, 3499, 4000]) assert(comesBack(code), code);
@@ -141,7 +22,10 @@ for (const code of [1001, 1011, 1012, 1013, 3005, 3008, 3012])
     const second = await server.accept();
     const asked = [];
     for (let index = 0; index < 2; index += 1) asked.push(await second.subscribed({recovered: true}));
-    assert.deepEqual(asked.map(({channel, position}) => [channel, position]).sort(), [["news", "p1"], ["quiet", "p7"]]);
+    assert.deepEqual(asked.map(({channel, position}) => [channel, position]).sort(), [
+      ["news", "p1"],
+      ["quiet", "p7"],
+    ]);
     second.announce(1);
     second.announce(2);
     await app.has(1, 2);
@@ -187,8 +71,8 @@ test("it stays away as long as the disconnect message wants", async (server, app
   assert.deepEqual(app.waits, [1700]);
 });
 
-test("a refused upgrade is tried again: a page cannot know why", async (server, app) => {
-  server.refusals = [503, 401];
+test("a refused upgrade is tried again where a moment's wait may cure it", async (server, app) => {
+  server.refusals = [503, 429];
   await opened(server, app);
   assert.deepEqual(app.waits, [1000, 2000]);
 });
@@ -216,7 +100,7 @@ test("the inbox goes on from the welcome and from what came without a channel", 
   assert.deepEqual(app.recoveries.slice(0, 2), ["gap null", "recovered null"]);
 });
 
-test("several subscriptions of a channel all go on from the same position", async (server, app) => {
+test("several subscriptions of a channel each go on from what was taken", async (server, app) => {
   const [client, first] = await opened(server, app);
   await subscribed(first, client, "news", "a");
   await subscribed(first, client, "news", "b", {position: "p1"});
@@ -228,7 +112,7 @@ test("several subscriptions of a channel all go on from the same position", asyn
   await app.has(9);
   second.cut();
   const third = await server.accept();
-  assert.deepEqual([(await third.heard()).position, (await third.heard()).position], ["p1", "p1"]);
+  assert.deepEqual([(await third.heard()).position, (await third.heard()).position], ["p9", "p1"]);
 });
 
 for (const answer of [{recovered: false}, {}])
@@ -279,6 +163,23 @@ test("repeats are dropped, and other senders' messages with the same id are not"
   peer.say({type: "announce", channel: "news", id: "x", sentDateTime: "u", payload: 6});
   peer.announce(7, {pubsubId: "1", sentDateTime: "later"}); // of an emulator that was started anew
   await app.has(1, 2, 3, 4, 5, 6, 7);
+});
+
+test("one id to two addresses is two messages", async (server, app) => {
+  const [client, peer] = await opened(server, app);
+  for (const channel of ["news", "other"]) await subscribed(peer, client, channel);
+  const asking = client.publish({type: "announce", channel: "elsewhere", payload: "mine", id: "m1"});
+  const {ackId} = await peer.heard();
+  peer.say({type: "ack", ackId, id: "m1"});
+  await asking;
+  const same = {id: "m1", sentDateTime: "t"};
+  peer.say({type: "announce", channel: "news", payload: 1, ...same});
+  peer.say({type: "announce", channel: "other", payload: 2, ...same});
+  peer.say({type: "announce", channel: "news", subId: "today", payload: 3, ...same});
+  peer.say({type: "todo", channel: "news", payload: 4, ...same});
+  peer.say({type: "announce", channel: "elsewhere", payload: "mine", ...same});
+  peer.say({type: "announce", channel: "news", payload: 5});
+  await app.has(1, 2, 3, 4, 5);
 });
 
 test("its own announce does not come back on a new socket", async (server, app) => {
@@ -439,8 +340,7 @@ test("a subscribe outlives the socket that it was sent on", async (server, app) 
   await first.heard();
   first.cut();
   const second = await server.accept();
-  await second.subscribed();
-  await second.subscribed({numConnections: 1});
+  await second.subscribed({numConnections: 1}); // and no second time
   assert.equal((await asking).numConnections, 1);
 });
 

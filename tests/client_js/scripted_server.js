@@ -104,7 +104,7 @@ export class Peer {
   }
 }
 
-/** Of `welcomes` one is said to each socket, the last one to all further ones. */
+/** Of `welcomes` one is said to each socket, the last one to all further ones; null: nothing. */
 export class ScriptedServer {
   welcomes = [{}];
   refusals = [];
@@ -116,7 +116,8 @@ export class ScriptedServer {
     this.server.on("upgrade", (request, socket) => {
       this.sockets.add(socket);
       if (this.refusals.length > 0) {
-        socket.end(`HTTP/1.1 ${this.refusals.shift()} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+        const later = this.retryAfter === undefined ? "" : `Retry-After: ${this.retryAfter}\r\n`;
+        socket.end(`HTTP/1.1 ${this.refusals.shift()} No\r\n${later}Content-Length: 0\r\nConnection: close\r\n\r\n`);
         return;
       }
       const key = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -124,7 +125,8 @@ export class ScriptedServer {
       const head = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", `Sec-WebSocket-Accept: ${accept}`];
       socket.write(head.join("\r\n") + "\r\n\r\n");
       const peer = new Peer(socket, request.url);
-      peer.say({type: "welcome", message: "Welcome", ...(this.welcomes.length > 1 ? this.welcomes.shift() : this.welcomes[0])});
+      const welcome = this.welcomes.length > 1 ? this.welcomes.shift() : this.welcomes[0];
+      if (welcome !== null) peer.say({type: "welcome", message: "Welcome", ...welcome});
       this.peers.put(peer);
     });
     await new Promise((resolve) => this.server.listen(0, "127.0.0.1", resolve));

@@ -71,11 +71,26 @@ test("what was missed while the socket was gone comes, once and in order", optio
   const last = event(ann, "message", ({message}) => message.payload === 4);
   await bob.announce("missed", 4);
   await last;
-  assert.deepEqual(got.filter((payload) => payload !== "all"), [1, 2, 3, 4]);
+  assert.deepEqual(
+    got.filter((payload) => payload !== "all"),
+    [1, 2, 3, 4],
+  );
   assert.equal(got.filter((payload) => payload === "all").length, 1);
   assert.equal(sockets.length, 2);
   ann.close();
   bob.close();
+});
+
+test("half an emoji travels", options, async (t) => {
+  const ann = await opened();
+  const bob = await opened();
+  t.after(() => [ann, bob].forEach((client) => client.close()));
+  await ann.subscribe("cut", "1");
+  for (const text of ["\ud83d", "\ude00 and \ud83d", "\ud83d\ude00"]) {
+    const coming = event(ann, "message");
+    await bob.announce("cut", text);
+    assert.equal((await coming).message.payload, text);
+  }
 });
 
 test("a service that restarts has its clients back, and they know of the gap", options, async () => {

@@ -1,16 +1,20 @@
 """The tests of the browser client, which are written in its language and run in Node."""
 
 import asyncio
+import hashlib
 import os
+import shutil
 import subprocess
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 from tests.support.deadline import soon
-from tests.support.process import Server
+from tests.support.link import slow_link
+from tests.support.process import ROOT, Server
 from tests.support.tools import missing
 
 HERE = Path(__file__).parent
+CACHE = ROOT / ".cache" / "client_js"
 WEBSOCKET = "--experimental-websocket"
 """Node has the WebSocket class of browsers behind this option from 20.10 on, and without it from 22 on."""
 
@@ -21,6 +25,8 @@ def _need_node() -> None:
         missing("node 20.10 or later")
 
 
+SLOW = 1_200_000
+"""Bytes a second of a slow link."""
 KEPT = {"CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES": "announce,broadcast"}
 
 
@@ -46,6 +52,45 @@ async def test_the_rules() -> None:
     await node("rules.test.js")
 
 
+async def test_the_promises() -> None:
+    await node("promises.test.js")
+
+
+async def test_the_client_behind_a_slow_link() -> None:
+    _need_node()
+    async with Server(**KEPT) as server, slow_link(server.port, SLOW) as port:
+        await node("slow.test.js", URL=server.url, SLOW=f"ws://127.0.0.1:{port}/ws")
+
+
+async def test_a_burst_whose_handlers_ask() -> None:
+    _need_node()
+    async with Server(**KEPT, CLOUD_SOCKETS_HISTORY_SIZE="5000") as server:
+        await node("burst.test.js", URL=server.url)
+
+
+def _class_of_sockets() -> str:
+    """The module of `ws`, installed as the lock has it."""
+    missing("npm")
+    files = [HERE / name for name in ("package.json", "package-lock.json", ".npmrc")]
+    key = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    folder = CACHE / key
+    module = folder / "node_modules" / "ws" / "wrapper.mjs"
+    if not module.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copy(file, folder)
+        flags = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        subprocess.run(["npm", "ci", *flags], cwd=folder, check=True, timeout=80)
+    return str(module)
+
+
+async def test_a_class_of_sockets_that_is_handed_in() -> None:
+    _need_node()
+    module = await asyncio.to_thread(_class_of_sockets)
+    async with Server() as server:
+        await node("ws.test.js", URL=server.url, CLASS=module)
+
+
 async def test_the_client_at_the_server() -> None:
     _need_node()
     acked = {"CLOUD_SOCKETS_ACK_MESSAGE_TYPES": "announce"}
@@ -64,7 +109,7 @@ async def test_the_client_at_the_server() -> None:
 
 async def test_the_client_while_its_sockets_rotate() -> None:
     _need_node()
-    async with Server(**KEPT, CLOUD_SOCKETS_REQUEST_TIMEOUT="6") as server:
+    async with Server(**KEPT, CLOUD_SOCKETS_REQUEST_TIMEOUT="6", CLOUD_SOCKETS_MESSAGE_RATE="0") as server:
         await node("rotation.test.js", URL=server.url)
         # It closes the old socket itself, when the new one is there.
         assert await server.metric('connections_closed_total{code="3011"}') == 0
