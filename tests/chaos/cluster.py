@@ -196,6 +196,15 @@ class Cluster:
 
         await until(none_left, SWEPT, "subscriptions of killed instances are left")
 
+    async def present(self, sub_id: str) -> Counter[str]:
+        """How many connections are subscribed to a subId of each channel, over all instances."""
+        found: Counter[str] = Counter()
+        for instance in self.instances.values():
+            channels = (await instance.server.get("/api/info/detail")).json["channelInfo"]["channels"]
+            for channel, subscriptions in channels.items():
+                found[channel] += sum(each["numConnections"] for each in subscriptions if each["subId"] == sub_id)
+        return found
+
     async def stop(self) -> None:
         """SIGTERM to all, and no replacement."""
         if self._sampling is not None:

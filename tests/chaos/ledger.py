@@ -14,6 +14,10 @@ client and every channel it has joined:
   and twelve publishers. (Pub/Sub itself has one order for a key.) How many there are is counted, and bounded.
 
 A message that was not accepted is in doubt: it may come, once.
+
+A client enters and leaves channels; each stay is a track of its own. After it has left, nothing comes that was
+published after the leave was answered. What is owed to a stay that is over is what was stored before something that
+came: of the rest nobody knows whether it was under way when the client left.
 """
 
 import math
@@ -21,7 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise, product
 
 IN_DOUBT = 60.0
 """Seconds in which a message that was not accepted may still be stored: who has it may stand still."""
@@ -100,6 +104,9 @@ class Track:
         self.channel = channel
         self.sources = sources
         self.joined_at = math.inf
+        self.left_at = math.inf
+        self.is_passing = False
+        """True: the stay is one of many."""
         self.recovered = 0
         """How often it went on with `recovered: true`."""
         self._stretches = [_Stretch(-math.inf)]
@@ -107,6 +114,14 @@ class Track:
     def joined(self, now: float) -> None:
         """The subscription was answered: from now on everything has to come."""
         self.joined_at = min(self.joined_at, now)
+
+    def left(self, now: float) -> None:
+        """The leave was answered: nothing that is published from now on may come."""
+        self.left_at = min(self.left_at, now)
+
+    def stayed(self) -> Iterator[Message]:
+        """Messages that came although the client had left before they were published."""
+        return (message for message in self.received() if message.began > self.left_at)
 
     def receive(self, message: Message) -> None:
         """A message came."""
@@ -154,6 +169,16 @@ class Track:
             for message in source.messages
             if not message.in_doubt and message.began > self.joined_at and message not in came
         ]
+        if self.left_at < math.inf:
+            latest: defaultdict[str, float] = defaultdict(lambda: -math.inf)
+            for message in came:
+                if message.source.key is not None:
+                    latest[message.source.key] = max(latest[message.source.key], message.began)
+            missing = [
+                message
+                for message in missing
+                if message.source.key is not None and message.accepted < latest[message.source.key]
+            ]
         if not missing or not self.unproven:
             return missing, []
         gaps = list(self._gaps())
@@ -212,6 +237,7 @@ class Wrong(StrEnum):
     DOUBLED = "doubled"
     REORDERED = "out of order"
     FOREIGN = "of nobody here"
+    STAYED = "after it was left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +266,8 @@ class Verdict:
     missed: int
     disagreements: int
     violations: list[Violation]
+    stays: int = 0
+    """How often channels were entered, of those that are left again."""
 
     def count(self, wrong: Wrong) -> int:
         """How often a promise was broken so."""
@@ -263,9 +291,10 @@ class Ledger:
         self._by_channel[channel].append(source)
         return source
 
-    def track(self, client: str, channel: str | None) -> Track:
-        """A client that is about to join a channel."""
+    def track(self, client: str, channel: str | None, *, is_passing: bool = False) -> Track:
+        """A client that is about to join a channel; `is_passing`: it will leave."""
         track = Track(client, channel, self._by_channel[channel])
+        track.is_passing = is_passing
         self.tracks.append(track)
         return track
 
@@ -314,14 +343,24 @@ class Ledger:
             unproven=sum(track.unproven for track in self.tracks),
             missed=sum(len(excused) for *_, excused in missing),
             disagreements=disagreements,
-            violations=[*lost, *self._doubled(), *self._reordered(), *disorder, *self._foreign],
+            violations=[*lost, *self._doubled(), *self._reordered(), *disorder, *self._foreign, *self._stayed()],
+            stays=sum(track.is_passing for track in self.tracks),
         )
 
     def _doubled(self) -> Iterator[Violation]:
+        stays: defaultdict[tuple[str, str | None], Counter[Message]] = defaultdict(Counter)
         for track in self.tracks:
-            for message, times in Counter(track.received()).items():
+            stays[track.client, track.channel].update(track.received())
+        for (client, channel), received in stays.items():
+            for message, times in received.items():
                 for _ in range(times - 1):
-                    yield Violation(Wrong.DOUBLED, track.client, track.channel, _described(message))
+                    yield Violation(Wrong.DOUBLED, client, channel, _described(message))
+
+    def _stayed(self) -> Iterator[Violation]:
+        for track in self.tracks:
+            for message in track.stayed():
+                what = f"{_described(message)}, left at {track.left_at:.3f}"
+                yield Violation(Wrong.STAYED, track.client, track.channel, what)
 
     def _reordered(self) -> Iterator[Violation]:
         for track in self.tracks:
@@ -333,13 +372,16 @@ class Ledger:
     def _disagreed(self) -> tuple[int, list[Violation]]:
         """How many pairs, published at once, came in two orders; and what else is wrong with the order of each key."""
         places: defaultdict[tuple[str | None, str | None], list[dict[Message, int]]] = defaultdict(list)
+        passing: defaultdict[tuple[str | None, str | None], list[dict[Message, int]]] = defaultdict(list)
         for track in self.tracks:
             for order in track.orders():
-                places[track.channel, order[0].source.key].append({message: at for at, message in enumerate(order)})
+                some = passing if track.is_passing else places
+                some[track.channel, order[0].source.key].append({message: at for at, message in enumerate(order)})
+        # Stays are many, and short: each is held against those who stay for good, who have everything.
         pairs = {
             pair
-            for orders in places.values()
-            for one, other in combinations(orders, 2)
+            for key, orders in places.items()
+            for one, other in chain(combinations(orders, 2), product(orders, passing[key]))
             for pair in _in_two_orders(one, other)
         }
         wrong = [

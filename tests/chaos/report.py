@@ -81,6 +81,7 @@ class Outcome:
         if self.seconds:
             yield _row("published a second", round((verdict.accepted + verdict.in_doubt) / self.seconds))
         yield _row("delivered, over all clients", verdict.delivered)
+        yield _row("rooms entered, and left but for the last", verdict.stays)
         yield _row("recovered (subscriptions that went on whole)", verdict.recovered)
         yield _row("unproven (subscriptions told recovered: false)", verdict.unproven)
         yield _row("deliveries missed there", verdict.missed)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.chaos import publishers
 from tests.chaos.attackers import Attackers
-from tests.chaos.clients import Audience
+from tests.chaos.clients import SUB_ID, Audience
 from tests.chaos.cluster import Cluster
 from tests.chaos.ledger import Ledger, Violation
 from tests.chaos.malformed import MALFORMED
@@ -162,6 +162,23 @@ class Run:
         with contextlib.suppress(TimeoutError):
             await until(nobody_waits, SETTLED)
 
+    async def _all_are_where_they_say(self) -> None:
+        """Return when the instances have each client where it is, and nowhere else. Raises TimeoutError."""
+        present = self._audience.present()
+        found: Counter[str] = Counter()
+
+        async def as_they_say() -> bool:
+            nonlocal found
+            there = await self.cluster.present(SUB_ID)
+            found = Counter({channel: there[channel] for channel in self._channels})
+            return found == present
+
+        try:
+            await until(as_they_say, SETTLED)
+        except TimeoutError:
+            wrong = {each: (found[each], present[each]) for each in self._channels if found[each] != present[each]}
+            raise TimeoutError(f"rooms have others than say so (found, said): {wrong}") from None
+
     def _write_down(self, violations: Sequence[Violation]) -> None:
         """All violations, and the diaries of those to whom they were done."""
         wronged = {violation.client for violation in violations}
@@ -176,16 +193,21 @@ class Run:
 
         Somebody must have recovered. `all_recover`: and nobody may be told `recovered: false`.
         """
+        failures = []
+        try:
+            await self._audience.settle()
+        except TimeoutError:
+            failures.append("some clients had no answer when they entered or left a room")
         await self._crowd.stop()
         await self._attackers.stop()
         published_for = time.monotonic() - self._began
         self.note("the publishers stopped")
-        failures = []
         try:
             await self._all_came()
             await self._crowd.close_accounts()
             await self._all_came()
             self.note("all has come")
+            await self._all_are_where_they_say()
             await self.cluster.swept()
         except TimeoutError as late:
             failures.append(str(late))
@@ -247,6 +269,7 @@ async def stage(
         stack.push_async_callback(attackers.stop)
         run = Run(title, ledger, cluster, proxy, audience, crowd, publishing, channels, logs, attackers)
         crowd.start(rate, RATE_TO_ALL)
+        audience.wander()
         if attacked:
             attackers.start()
         run.note("up")
