@@ -12,7 +12,7 @@ from app.hub import Hub
 from app.logs import ClientLines, configure
 from app.memory import collecting_seldom, keep_large_pieces_apart, tidy_up
 from app.sending import SendToEach, to_many
-from app.server import Guards, Unfinished, serve
+from app.server import Guards, Unfinished, Windows, serve
 from app.settings import Settings, SettingsError, unknown_variables
 
 logger = logging.getLogger("app")
@@ -80,9 +80,12 @@ async def run(settings: Settings, send_to_each: SendToEach, lines: ClientLines) 
     metrics = hub.metrics
     unfinished = Unfinished(settings.max_unfinished_bytes, metrics.connections_shed.labels("unfinished").inc)
     metrics.watch(metrics.unfinished_bytes, lambda: unfinished.bytes)
+    windows = Windows(settings.max_unfinished_bytes // 2, metrics.connections_shed.labels("window").inc)
+    metrics.watch(metrics.window_bytes, lambda: windows.bytes)
     metrics.watch(metrics.log_lines_held_back, lambda: lines.held_back)
     guards = Guards(
         unfinished,
+        windows,
         settings.max_connections,
         sockets=lambda: len(hub.connections),
         on_full=metrics.connections_refused.labels("full").inc,

@@ -153,7 +153,7 @@ def _load_handlers(settings: Settings) -> dict[str, Handler]:
     for kind, handler in found.items():
         if not is_name(kind) or kind.startswith(messages.OWN_PREFIX):
             raise _bad(field, reference, f"types that are {NAME_RULE}; {kind!r} is not")
-        if kind in messages.BUILT_IN:
+        if kind in messages.BUILT_IN - {messages.PING}:  # which clients may say, for what only the service means
             raise _bad(field, reference, f"types that are not built in; {kind!r} is")
         if kind in taken:
             raise _bad(field, reference, f"types in no other list; {kind!r} is a broadcast or Pub/Sub type too")

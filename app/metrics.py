@@ -113,10 +113,13 @@ class Metrics:
         self.unfinished_bytes = gauge(
             "unfinished_bytes", "Bytes that came in and are not handled yet: parts of messages, bodies, what waits"
         )
+        self.window_bytes = gauge(
+            "window_bytes", "What clients that compress may refer back to, where it is more than 1 KiB of one"
+        )
         self.connections_shed = counter(
             "connections_shed",
             "Connections closed because of what they sent or left lying, by reason: "
-            "rate, unfinished, replay, idle, crowded",
+            "rate, unfinished, window, replay, idle, crowded",
             "reason",
         )
         self.log_lines_held_back = gauge(
@@ -131,7 +134,7 @@ class Metrics:
         self.acks_given_up = counter(
             "acks_given_up",
             "Messages whose acknowledgement is no longer waited for, by reason: "
-            "timeout, too_many, too_large, disconnected",
+            "timeout, too_many, too_large, unsubscribed, logged_out, disconnected",
             "reason",
         )
         self.handler_calls = counter(

@@ -19,6 +19,8 @@ BASE = 110 * MIB
 CONNECTION = 40 * 1024
 """Measured: 20 KiB of an idle connection that compresses. The rest is what it may have sent and is not counted yet."""
 HTTP_ROOM = 1000
+SMALL_WINDOW = 1024
+"""Bytes that a client may refer back to and that are not counted, where it compresses."""
 IDS = 64 * MIB
 """Measured: the three memories of ids, full."""
 REPLAYS = 150_000 * 250
@@ -49,6 +51,11 @@ def parts(settings: Settings) -> Iterator[Part]:
     yield Part("waiting to be acknowledged", "`MAX_AWAITING_BYTES` x 1.25", settings.max_awaiting_bytes * COUNTED)
     yield Part("subscriptions", "`MAX_SUBSCRIPTION_BYTES` x 1.25", settings.max_subscription_bytes * COUNTED)
     yield Part("came in and not handled", "`MAX_UNFINISHED_BYTES` x 1.25", settings.max_unfinished_bytes * COUNTED)
+    yield Part(
+        "what clients that compress refer to",
+        "`MAX_CONNECTIONS` x 1 KiB + `MAX_UNFINISHED_BYTES` / 2",
+        settings.max_connections * SMALL_WINDOW + settings.max_unfinished_bytes / 2,
+    )
     yield Part("in the hands of handlers", "`MAX_UNFINISHED_BYTES` / 2", settings.max_unfinished_bytes / 2)
     yield Part(
         "waiting for the fan-out", "`PUBLISH_BACKLOG` x 2: the message, and the request", settings.publish_backlog * 2

@@ -9,7 +9,7 @@ CROWDED = "unfinished messages take too much"
 class CloseCode(IntEnum):
     INVALID_UTF8 = 1007
     TOO_BIG = 1009
-    SERVICE_RESTART = 1012
+    SHUTDOWN = 3001
     EXPIRED = 3005
     SLOW_CONSUMER = 3008
     ROTATION = 3011
@@ -22,4 +22,4 @@ class CloseCode(IntEnum):
     @property
     def reconnect(self) -> bool:
         """Whether the client should open a new socket after this close."""
-        return self is CloseCode.SERVICE_RESTART or 3000 <= self < 3500
+        return 3000 <= self < 3500

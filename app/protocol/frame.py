@@ -45,7 +45,7 @@ class Frame:
         return self._plain
 
     def deflated(self) -> bytes:
-        """The frame for a socket that negotiated compression without context takeover: compressed where that saves."""
+        """The frame for a socket that compresses: compressed where that saves, and referring to no other."""
         if self._deflated is None:
             self._deflated = self._compress()
         return self._deflated

@@ -23,10 +23,11 @@ NOTIFICATION = "notification"
 WELCOME = "welcome"
 ERROR = "error"
 DISCONNECT = "disconnect"
+PING = "ping"
 
 COMMANDS = frozenset({SUBSCRIBE, UNSUBSCRIBE, ACK, GET_INFO, GET_INFO_DETAIL})
 """What a socket asks of its own instance; never published."""
-REPLIES = frozenset({ACK, WELCOME, ERROR, DISCONNECT})
+REPLIES = frozenset({ACK, WELCOME, ERROR, DISCONNECT, PING})
 """What only the service says."""
 PUBLISHED = frozenset({ANNOUNCE, BROADCAST, NOTIFICATION})
 """The built-in types that travel from one client to others."""

@@ -2,5 +2,6 @@
 
 from app.server.serve import Guards, serve
 from app.server.unfinished import Unfinished
+from app.server.windows import Windows
 
-__all__ = ["Guards", "Unfinished", "serve"]
+__all__ = ["Guards", "Unfinished", "Windows", "serve"]

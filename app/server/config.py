@@ -13,6 +13,7 @@ from app.server.listening import listen
 from app.server.pings import Pings
 from app.server.turns import Turns
 from app.server.unfinished import Unfinished
+from app.server.windows import Windows
 
 MEGABYTE = 1024 * 1024
 
@@ -46,6 +47,8 @@ class ServerConfig(Config):
         """Queue of connections that have had their turn of the event loop."""
         self.unfinished = Unfinished(32 * MEGABYTE, int)
         """Budget of the bytes that came in and are not handled yet."""
+        self.windows = Windows(16 * MEGABYTE, int)
+        """Budget of what clients that compress may refer back to."""
         self.http_connections = HTTPConnections(HTTP_ROOM, int, int)
         """The connections that are no sockets yet, or never will be."""
         self.on_full: Callable[[], object] = int

@@ -55,6 +55,7 @@ class Control:
         "on_gone",
         "on_silence",
         "on_text",
+        "on_unanswered",
         "sock",
     )
 
@@ -81,8 +82,10 @@ class Control:
         """The transport's, from the accept to the close."""
         self.on_end: Callable[[], object] | None = None
         """Called before nothing may be written any more."""
+        self.on_unanswered: Callable[[], object] | None = None
+        """Called when the client has not answered a ping in time; it has as long again."""
         self.on_silence: Callable[[], None] | None = None
-        """Called when the client has not answered a ping."""
+        """Called when it has not answered by then, either."""
         self.on_text: Callable[[str], bool] | None = None
         """Takes a message that nothing waits before, if it can be handled at once; else `receive` answers it."""
         self.on_flood: Callable[[], object] | None = None

@@ -1,4 +1,8 @@
-"""Is there still somebody? A network can vanish without a word, and only an answer tells."""
+"""Is there still somebody? A network can vanish without a word, and only an answer tells.
+
+Some clients have their answer ready, and let it go only with the next message that they get, such as all that are made
+with libcurl. So whoever does not answer is sent one, and has as long again.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -6,8 +10,9 @@ from typing import Protocol
 
 PING_INTERVAL = 25.0
 PONG_TIMEOUT = 8.0
-"""Seconds. With the time in which a close is waited for, a client that has vanished is gone in less than 40."""
-GRANULARITY = 1.0
+"""Seconds, each of two times. With the time in which a close is waited for, a client that has vanished is gone in less
+than 45."""
+GRANULARITY = 0.5
 """Seconds between two looks at who is due."""
 
 
@@ -21,11 +26,18 @@ class Pinged(Protocol):
         """Whether nothing came since the last ping."""
         ...
 
+    def insist(self) -> None:
+        """Ask once more, by a message."""
+        ...
+
     def give_up(self) -> None: ...
 
 
 class Pings:
-    """Pings every socket in turn, from `run`; both times in seconds. Costs nothing while nobody is due."""
+    """Pings every socket in turn, from `run`; both times in seconds, `timeout` that of each of the two answers.
+
+    Costs nothing while nobody is due.
+    """
 
     def __init__(self, interval: float = PING_INTERVAL, timeout: float = PONG_TIMEOUT) -> None:
         self._interval = interval
@@ -33,6 +45,7 @@ class Pings:
         # When each is due, in the order of time, since in each of these all wait for as long as all others.
         self._new: OrderedDict[Pinged, float] = OrderedDict()
         self._asked: OrderedDict[Pinged, float] = OrderedDict()
+        self._asked_again: OrderedDict[Pinged, float] = OrderedDict()
         self._answered: OrderedDict[Pinged, float] = OrderedDict()
 
     def watch(self, socket: Pinged) -> None:
@@ -41,7 +54,7 @@ class Pings:
 
     def unwatch(self, socket: Pinged) -> None:
         """This one is closed: forget it."""
-        for queue in (self._new, self._asked, self._answered):
+        for queue in (self._new, self._asked, self._asked_again, self._answered):
             queue.pop(socket, None)
 
     async def run(self) -> None:
@@ -54,13 +67,22 @@ class Pings:
             now = loop.time()
             late, before = now - before - granularity, now
             if late > granularity:  # this process stood still: the answers that came meanwhile are yet to be read
-                self._asked = OrderedDict((socket, due + late) for socket, due in self._asked.items())
+                self._asked, self._asked_again = (
+                    OrderedDict((socket, due + late) for socket, due in queue.items())
+                    for queue in (self._asked, self._asked_again)
+                )
             self._ask(now)
 
     def _ask(self, now: float) -> None:  # apart from `run`, which would keep the last of them while it sleeps
-        for socket in _take_due(self._asked, now):
+        for socket in _take_due(self._asked_again, now):
             if socket.silent():
                 socket.give_up()
+            else:
+                self._answered[socket] = now + self._interval - self._timeout
+        for socket in _take_due(self._asked, now):
+            if socket.silent():
+                socket.insist()
+                self._asked_again[socket] = now + self._timeout
             else:
                 self._answered[socket] = now + self._interval - self._timeout
         for socket in (*_take_due(self._new, now), *_take_due(self._answered, now)):

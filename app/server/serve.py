@@ -15,6 +15,7 @@ from app.server.listening import OUT_OF_DESCRIPTORS
 from app.server.pings import PING_INTERVAL, Pings
 from app.server.teach import teach_hypercorn
 from app.server.unfinished import Unfinished
+from app.server.windows import Windows
 
 logger = logging.getLogger("app.server")
 
@@ -31,6 +32,8 @@ class Guards(NamedTuple):
 
     unfinished: Unfinished
     """Budget of the bytes that came in and are not handled yet."""
+    windows: Windows
+    """Budget of what clients that compress may refer back to."""
     max_sockets: int
     sockets: Callable[[], int]
     """How many there are."""
@@ -74,7 +77,7 @@ async def serve(
     if guards is not None:
         raise_descriptor_limit(guards.max_sockets + HTTP_ROOM)
         config.unfinished, config.on_full, config.on_shed = guards.unfinished, guards.on_full, guards.on_shed
-        config.on_malformed = guards.on_malformed
+        config.on_malformed, config.windows = guards.on_malformed, guards.windows
         config.http_connections = HTTPConnections(
             guards.max_sockets + HTTP_ROOM, guards.sockets, partial(guards.on_shed, "crowded")
         )

@@ -7,7 +7,7 @@
   word.
 - After such a close the client gets a moment to read the close frame before the connection is shut: shut at once, with
   input still unread, the connection would be reset and the frame lost.
-- Compression is without context takeover, see `app.server.deflate`, and can be turned off.
+- Compression is for all receivers at once, see `app.server.deflate`, and can be turned off.
 - A client that answers no ping is given up, see `app.server.pings`.
 - A connection whose upgrade is none is closed. Hypercorn leaves it open for as long as the client likes.
 - Short messages that came whole are passed on at once, see `app.server.whole_texts`. Hypercorn wakes a task.
@@ -32,11 +32,11 @@ from app.core.rate import TokenBucket
 from app.protocol.close_codes import CROWDED, CloseCode
 from app.server.config import ServerConfig
 from app.server.control import CONTROL, MAX_WAITING, Control
-from app.server.deflate import SharedDeflate
+from app.server.deflate import SharedDeflate, asks_for_less
 from app.server.first_reader import FirstReader
 from app.server.inbox import AppTasks
 from app.server.unfinished import NOTED_FROM
-from app.server.whole_texts import LONGEST, texts_in
+from app.server.whole_texts import COMPRESSED, LONGEST, texts_in
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +123,19 @@ class WebSocketStream(WSStream):
         if self.state is not ASGIWebsocketState.CONNECTED or self.connection.state is not ConnectionState.OPEN:
             return False
         longest = min(LONGEST, self.config.websocket_max_message_size)
-        texts = texts_in(data, MAX_WAITING, longest, deflates=self._deflate is not None)
+        deflate = self._deflate
+        ahead = deflate.ahead() if deflate is not None and COMPRESSED in data else None
+        texts = texts_in(data, MAX_WAITING, longest, ahead)
         if texts is None or not self._is_between_messages():
             return False
         self._heard = True
         try:
-            return self._control.pass_on(texts)
+            if not self._control.pass_on(texts):
+                return False
+            if ahead is not None and deflate is not None and not self._broken:
+                deflate.window = ahead.window
+                self._note_window(deflate)
+            return True
         except Exception:  # as where it fails in the app's task
             logger.exception("a message could not be handled")
             self._begin_close(CloseReason.INTERNAL_ERROR, "")
@@ -175,7 +182,11 @@ class WebSocketStream(WSStream):
         headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
         handshake = self.handshake
         offers, handshake.extensions = handshake.extensions, None
-        deflate = SharedDeflate(self.config.websocket_max_message_size)
+        deflate = SharedDeflate(
+            self.config.websocket_max_message_size,
+            asks=asks_for_less(offers or ()),
+            has_room=self.config.windows.has_room,
+        )
         agreed = server_extensions_handshake(offers, [deflate]) if offers and self.config.websocket_deflate else None
         if agreed is not None:
             headers.append((b"sec-websocket-extensions", agreed))
@@ -216,6 +227,11 @@ class WebSocketStream(WSStream):
     def silent(self) -> bool:
         """Whether nothing came since the ping, although it would have been read."""
         return not self._heard and not self._control.holds_back
+
+    def insist(self) -> None:
+        """Have the app send the client a message, which may bring out its answer."""
+        if self._control.on_unanswered is not None:
+            self._control.on_unanswered()
 
     def give_up(self) -> None:
         """Tell the app that the client does not answer."""
@@ -319,15 +335,28 @@ class WebSocketStream(WSStream):
         came = self._came
         behind = 0 if self._reader is None else self._reader.behind
         held = parsed + len(came.parts) + self._control.inbox.bytes + behind
-        if self._deflate is not None and self._deflate.is_inflating:
-            held += INFLATER
+        if self._deflate is not None:
+            self._note_window(self._deflate)
+            if self._deflate.is_inflating:
+                held += INFLATER
         if held >= NOTED_FROM or came.is_holding:
             came.is_holding = held >= NOTED_FROM
             self._control.on_drained = self._note_held if came.is_holding else None
             self.config.unfinished.hold(self, held)
 
+    def _note_window(self, deflate: SharedDeflate) -> None:
+        """Have what the client may refer back to counted, where that may be much."""
+        if deflate.may_keep_much:
+            self.config.windows.hold(self, len(deflate.window))
+
+    def _drop_window(self) -> None:
+        if self._deflate is not None:
+            self._deflate.drop()
+            self._note_window(self._deflate)
+
     def _let_go(self) -> None:
         """Hold nothing from now on."""
+        self._drop_window()
         came, self._incoming = self._incoming, None
         if self._reader is not None:
             self._reader.on_pause = None
@@ -344,12 +373,13 @@ class WebSocketStream(WSStream):
     def shed(self) -> None:
         """Let go of all that came in, and close: what all connections hold is too much, and this one holds most."""
         self._broken = True  # what else it sends is not read
-        self._incoming = None
+        came, self._incoming = self._incoming, None
+        if came is not None and came.is_holding:
+            self.config.unfinished.hold(self, 0)
         self._forget_parser()  # it keeps the last that it parsed
         self._control.on_drained = None
         self._control.drop_waiting()
-        if self._deflate is not None:
-            self._deflate.drop()
+        self._drop_window()
         if self._control.on_crowded is not None:
             self._control.on_crowded()
         else:

@@ -4,7 +4,7 @@ What is read from a socket is nearly always one message in one frame, or, of who
 no less. To find out what else it may be takes wsproto 10 us more for each; whatever is no whole text, wsproto reads.
 """
 
-from app.server.deflate import inflated
+from app.server.deflate import Ahead
 
 LONGEST = 5120
 """Bytes: a payload of 4 kB with what is around it. Of what is longer less is gained: the mask here takes longer than
@@ -14,7 +14,7 @@ INFLATED_AT_ONCE = 64 * 1024
 
 _TEXT = 0x81
 """The first byte of a text that is one frame (RFC 6455, 5.2)."""
-_COMPRESSED = 0xC1
+COMPRESSED = 0xC1
 """The same where it is compressed (RFC 7692, 6)."""
 _MASKED = 0x80
 _LENGTH_FOLLOWS = 126
@@ -22,8 +22,8 @@ _LENGTH_FOLLOWS = 126
 _MASK = 4
 
 
-def texts_in(data: bytes, most: int, longest: int = LONGEST, *, deflates: bool = False) -> list[str] | None:
-    """The texts that these bytes are, no more and no less; they may be compressed where that was agreed.
+def texts_in(data: bytes, most: int, longest: int = LONGEST, ahead: Ahead | None = None) -> list[str] | None:
+    """The texts that these bytes are, no more and no less; they may be compressed where that was agreed: see `ahead`.
 
     None where they are anything else, or more than `most`, or one of them has more than `longest` bytes.
     """
@@ -33,7 +33,7 @@ def texts_in(data: bytes, most: int, longest: int = LONGEST, *, deflates: bool =
     while at < end:
         if end - at < 2 + _MASK or len(texts) == most:
             return None
-        is_compressed = deflates and data[at] == _COMPRESSED
+        is_compressed = ahead is not None and data[at] == COMPRESSED
         if not is_compressed and data[at] != _TEXT:
             return None
         length, start = data[at + 1] - _MASKED, at + 2
@@ -51,13 +51,13 @@ def texts_in(data: bytes, most: int, longest: int = LONGEST, *, deflates: bool =
         mask = data[start:text_at] * (length // _MASK + 1)
         masked = int.from_bytes(data[text_at:at], "little") ^ int.from_bytes(mask[:length], "little")
         written = masked.to_bytes(length, "little")
-        text = inflated(written, longest) if is_compressed else written
-        if text is not None and is_compressed:
-            room -= len(text)
-        if text is None or room < 0:
-            return None
+        if is_compressed and ahead is not None:
+            text = ahead.inflated(written, longest)
+            if text is None or (room := room - len(text)) < 0:
+                return None
+            written = text
         try:
-            texts.append(text.decode())
+            texts.append(written.decode())
         except UnicodeDecodeError:
             return None
     return texts or None

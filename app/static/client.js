@@ -63,7 +63,7 @@ const ROTATION = 3011;
 const NOT_AUTHENTICATED = 3500;
 const STAY_AWAY = new Set([1002, 1003, 1007, 1008, 1009, 1010]); // the client itself is at fault, and would be again
 const TRY_AGAIN_STATUSES = new Set([408, 425, 429]); // below 500, and a moment's wait may cure them
-const NOT_MESSAGES = new Set(["ack", "error", "welcome", "subscribe", "unsubscribe", "getInfo", "getInfoDetail"]);
+const NOT_MESSAGES = new Set(["ack", "error", "welcome", "ping", "subscribe", "unsubscribe", "getInfo", "getInfoDetail"]);
 /** @type {Record<number, string>} */
 const STATUSES = {
   401: "it asks for an identity (a session or a token), and none that counts came",

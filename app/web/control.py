@@ -11,6 +11,7 @@ CONTROL = "cloud_sockets.control"
 class Control(Outlet, Protocol):
     """One socket's: ready frames, pings, its end, and not reading it faster than it is served."""
 
+    on_unanswered: Callable[[], object] | None
     on_silence: Callable[[], None] | None
     on_text: Callable[[str], bool] | None
     on_gone: Callable[[], object] | None

@@ -222,7 +222,11 @@ class _Watch:
         self._hub = hub
         self._connection = connection
         control.limit()
-        control.on_silence, control.on_flood, control.on_crowded = self._silent, self._flooded, self._crowded
+        control.on_unanswered, control.on_silence = self._unanswered, self._silent
+        control.on_flood, control.on_crowded = self._flooded, self._crowded
+
+    def _unanswered(self) -> None:
+        self._hub.ask_for_life(self._connection)
 
     def _silent(self) -> None:
         self._hub.silent(self._connection)
@@ -235,7 +239,7 @@ class _Watch:
 
 
 def _unwatch(control: Control) -> None:
-    control.on_silence = control.on_text = control.on_flood = control.on_crowded = None
+    control.on_unanswered = control.on_silence = control.on_text = control.on_flood = control.on_crowded = None
     control.release()
 
 

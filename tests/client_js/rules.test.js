@@ -7,11 +7,11 @@ import {Client, ClosedError, RequestError, comesBack} from "../../app/static/cli
 import {LIMIT, allReceived, opened, rotate, subscribed, test} from "./application.js";
 
 nodeTest("close codes ask a client back, or do not", () => {
-  for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 3005, 3008, 3011, 3012, 3499, 4000]) assert(comesBack(code), code);
+  for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 3001, 3005, 3008, 3011, 3012, 3499, 4000]) assert(comesBack(code), code);
   for (const code of [1002, 1003, 1007, 1008, 1009, 3500, 3501, 3503, 3507, 3999]) assert(!comesBack(code), code);
 });
 
-for (const code of [1001, 1011, 1012, 1013, 3005, 3008, 3012])
+for (const code of [1001, 1011, 1012, 1013, 3001, 3005, 3008, 3012])
   test(`after ${code} it opens a new socket and subscribes from where it was`, async (server, app) => {
     const [client, first] = await opened(server, app);
     await subscribed(first, client, "news", "1", {position: "p0"});
@@ -63,13 +63,17 @@ test("waits double up to a bound, and begin anew after a socket that lasted", as
   assert.deepEqual(app.waits.slice(7), [1000]);
 });
 
-test("it stays away as long as the disconnect message wants", async (server, app) => {
-  const [, peer] = await opened(server, app);
-  peer.say({type: "disconnect", code: 1012, reason: "service restart", reconnect: true, retryAfterMs: 700});
-  peer.close(1012);
-  await server.accept();
-  assert.deepEqual(app.waits, [1700]);
-});
+for (const shown of [3001, 1012, 1002, 1006])
+  test(`it stays away as long as the disconnect message wants, behind which it is shown ${shown}`, async (server, app) => {
+    const [client, peer] = await opened(server, app);
+    peer.say({type: "disconnect", code: 3001, reason: "shutdown", reconnect: true, retryAfterMs: 700});
+    if (shown === 1006) {
+      await allReceived(peer, client);
+      peer.cut();
+    } else peer.close(shown);
+    await server.accept();
+    assert.deepEqual(app.waits, [1700]);
+  });
 
 test("a refused upgrade is tried again where a moment's wait may cure it", async (server, app) => {
   server.refusals = [503, 429];
@@ -388,6 +392,13 @@ test("a frame that is no message is left out", async (server, app) => {
 
 nodeTest("what is no address is told at once", () => {
   assert.throws(() => new Client("http://localhost/ws", {WebSocket: class {}}), TypeError);
+});
+
+test("a ping is none of the application's", async (server, app) => {
+  const [, peer] = await opened(server, app);
+  peer.say({type: "ping", id: "p1", sentDateTime: "2026-01-01T00:00:00.000Z"});
+  peer.announce(1);
+  await app.has(1);
 });
 
 test("no answer is an error too", async (server, app) => {

@@ -15,7 +15,7 @@ from tests.support.scripted_server import Peer, ScriptedServer
 
 
 @pytest.mark.parametrize(
-    "code", [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 3000, 3005, 3008, 3011, 3012, 3499, 4000]
+    "code", [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 3000, 3001, 3005, 3008, 3011, 3012, 3499, 4000]
 )
 def test_these_close_codes_ask_a_client_back(code: int) -> None:
     assert comes_back(code)
@@ -26,7 +26,7 @@ def test_these_do_not(code: int) -> None:
     assert not comes_back(code)
 
 
-@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3005, 3008, 3012])
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3001, 3005, 3008, 3012])
 async def test_it_opens_a_new_socket_and_subscribes_from_where_it_was(
     server: ScriptedServer, app: App, code: int
 ) -> None:
@@ -97,11 +97,18 @@ async def test_waits_are_drawn_from_zero_up() -> None:
     assert 7.5 < max(drawn) <= 8
 
 
-async def test_it_stays_away_as_long_as_the_disconnect_message_wants(server: ScriptedServer, app: App) -> None:
+@pytest.mark.parametrize("shown", [3001, 1012, 1002, None])
+async def test_it_stays_away_as_long_as_the_disconnect_message_wants(
+    server: ScriptedServer, app: App, shown: int | None
+) -> None:
+    """Whatever the socket shows behind it; None: its close frame is lost."""
     async with app.client(server.url):
         peer = await server.accept()
-        await peer.say(type="disconnect", code=1012, reason="service restart", reconnect=True, retryAfterMs=700)
-        await peer.close(1012)
+        await peer.say(type="disconnect", code=3001, reason="shutdown", reconnect=True, retryAfterMs=700)
+        if shown is None:
+            peer.cut()
+        else:
+            await peer.close(shown)
         await server.accept()
         assert app.waits == [0.7 + 1]
 
@@ -600,6 +607,16 @@ async def test_no_answer_is_an_error_too(server: ScriptedServer, app: App) -> No
         with pytest.raises(RequestError) as late:
             await client.get_info()
         assert (late.value.code, late.value.temporary) == ("timeout", True)
+
+
+async def test_a_ping_is_none_of_the_applications(server: ScriptedServer, app: App) -> None:
+    async with app.client(server.url) as client:
+        peer = await server.accept()
+        await subscribed(peer, client)
+        await peer.say(type="ping", id="p1", sentDateTime="2026-01-01T00:00:00.000Z", payload=0)
+        await peer.announce(1)
+        await all_taken(client, peer)
+        await app.has(1)
 
 
 async def test_a_subscription_that_is_refused_after_a_reconnect_is_told_of(server: ScriptedServer, app: App) -> None:

@@ -15,7 +15,7 @@ from app import Settings, create_app
 from app.connection import Outlet
 from app.hub import Hub
 from app.protocol.frame import Frame
-from app.server import Guards, Unfinished, serve
+from app.server import Guards, Unfinished, Windows, serve
 from app.server.control import Control
 from app.server.tcp_connection import HTTP1, UpgradedProtocol
 from app.web.sockets import MessageOutlet
@@ -122,7 +122,13 @@ async def main(way: str) -> None:
         app = create_app(Settings())
         room = Unfinished(1024 * 1024 * 1024, lambda: None)
         guards = Guards(
-            room, 1000, sockets=lambda: 0, on_full=lambda: None, on_malformed=lambda: None, on_shed=lambda _: None
+            room,
+            Windows(1024 * 1024 * 1024, lambda: None),
+            1000,
+            sockets=lambda: 0,
+            on_full=lambda: None,
+            on_malformed=lambda: None,
+            on_shed=lambda _: None,
         )
         await serve(
             app,

@@ -37,7 +37,7 @@ from tests.support.client import Client, narrow_socket
 from tests.support.deadline import soon, until
 from tests.support.process import Server, free_port
 
-AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+BOTH = "server_no_context_takeover; client_no_context_takeover"
 
 
 class RawSocket:
@@ -101,18 +101,47 @@ def inflate(data: bytes) -> bytes:
     ("offer", "agreed"),
     [
         (None, None),
-        ("permessage-deflate; client_max_window_bits", AGREED),
+        ("permessage-deflate", "permessage-deflate"),
+        ("permessage-deflate; client_max_window_bits", "permessage-deflate; client_max_window_bits=10"),
+        ("permessage-deflate; client_no_context_takeover", "permessage-deflate; client_no_context_takeover"),
+        (f"permessage-deflate; {BOTH}", f"permessage-deflate; {BOTH}"),
         ("permessage-deflate; server_max_window_bits=10", None),
-        ("permessage-deflate; server_max_window_bits=10, permessage-deflate", AGREED),
+        ("permessage-deflate; server_max_window_bits=10, permessage-deflate", "permessage-deflate"),
+        ("permessage-deflate;client_max_window_bits,deflate-frame,x-webkit-deflate-frame", "permessage-deflate"),
         ("x-webkit-deflate-frame", None),
     ],
 )
-async def test_compression_is_agreed_on_without_context_takeover_or_not_at_all(
+async def test_compression_is_agreed_on_in_the_words_of_the_offer_or_not_at_all(
     offer: str | None, agreed: str | None
 ) -> None:
     async with Server() as server, await RawSocket.open(server.port, offer) as raw:
         assert " 101 " in raw.head
         assert raw.agreed == agreed
+
+
+@pytest.mark.parametrize(
+    ("offer", "bits"), [("permessage-deflate", 15), ("permessage-deflate; client_max_window_bits", 10)]
+)
+@pytest.mark.parametrize("parts", [1, 3])
+async def test_a_client_may_refer_to_what_it_sent_before(offer: str, bits: int, parts: int) -> None:
+    """Short messages that are read in one go, long ones, and some in parts, from one that keeps its context."""
+    async with Server() as server, await RawSocket.open(server.port, offer) as raw:
+        compressor = zlib.compressobj(wbits=-bits)
+        await raw.frame()
+        for number, size in enumerate((10, 10, 3000, 10, 60_000, 10, 3000)):
+            message = {"type": "getInfo", "ackId": number, "payload": "one and the same" + "xy" * (size // 2)}
+            data = compressor.compress(json.dumps(message).encode()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            data = data[:-4]
+            step = -(-len(data) // parts)
+            pieces = [data[at : at + step] for at in range(0, len(data), step)]
+            for at, piece in enumerate(pieces):
+                first = (0 if at else 0x41) | (0x80 if at == len(pieces) - 1 else 0)
+                raw.writer.write(bytes((first, 0xFE if len(piece) > 125 else 0x80 | len(piece))))
+                raw.writer.write((len(piece).to_bytes(2, "big") if len(piece) > 125 else b"") + bytes(4) + piece)
+                await raw.writer.drain()
+            first, data = await raw.frame()
+            reply = json.loads(inflate(data) if first == 0xC1 else data)
+            assert (reply["type"], reply["ackId"]) == ("getInfo", number)
 
 
 async def test_a_message_is_the_same_bytes_for_all_that_compress() -> None:
@@ -272,13 +301,32 @@ async def test_a_client_that_answers_no_ping_is_closed_with_3012() -> None:
     async with serving(Pings(interval=0.2, timeout=0.1)) as (hub, port):
         await is_up(port)
         async with await RawSocket.open(port) as silent:
-            frames: list[tuple[int, bytes]] = [await silent.frame() for _ in range(4)]
-            assert [first for first, _ in frames] == [0x81, 0x89, 0x81, 0x88]  # welcome, ping, disconnect, close
-            assert b'"code":3012' in frames[2][1]
-            assert b'"reconnect":true' in frames[2][1]
-            assert struct.unpack("!H", frames[3][1][:2]) == (3012,)
+            frames: list[tuple[int, bytes]] = [await silent.frame() for _ in range(5)]
+            # welcome, ping, the message "ping", disconnect, close
+            assert [first for first, _ in frames] == [0x81, 0x89, 0x81, 0x81, 0x88]
+            asked = json.loads(frames[2][1])
+            assert asked["type"] == "ping"
+            assert set(asked) == {"type", "id", "sentDateTime"}
+            assert b'"code":3012' in frames[3][1]
+            assert b'"reconnect":true' in frames[3][1]
+            assert struct.unpack("!H", frames[4][1][:2]) == (3012,)
             await until(counted(hub, 3012))
             assert hub.connections == {}
+
+
+async def test_a_client_that_answers_a_message_only_stays() -> None:
+    """Some keep their pong until they are sent something else; whatever comes from them shows that they are there."""
+    async with serving(Pings(interval=0.3, timeout=0.1)) as (hub, port):
+        await is_up(port)
+        async with await RawSocket.open(port) as late:
+            for turn in range(3):
+                while b'"type":"ping"' not in (await late.frame())[1]:
+                    pass
+                if turn == 1:
+                    late.writer.write(b"\x8a\x80" + bytes(4))
+                else:
+                    late.send('{"type":"getInfo"}')
+            assert len(hub.connections) == 1
 
 
 async def test_a_client_that_answers_stays() -> None:

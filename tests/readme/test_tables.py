@@ -38,7 +38,7 @@ def test_every_close_code_is_told_of_and_whether_to_come_back() -> None:
 
 def test_every_message_type_is_told_of() -> None:
     told = {kind for cells in rows("a client sends") for kind in re.findall(r"`(\w+)`", cells[0])}
-    replies = {"welcome", "error", "disconnect"}
+    replies = {"welcome", "error", "disconnect", "ping"}
     assert set(BUILT_IN) - replies <= told
     assert all(f"`{reply}`" in README.read_text() for reply in replies & set(BUILT_IN))
 

@@ -1,8 +1,12 @@
 """Memory: what attackers hoard is bounded for all of them together, and innocents still get their own."""
 
 import asyncio
+import zlib
+from contextlib import AsyncExitStack
+from hashlib import sha256
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.security.attackers import WIDE
 from tests.security.programs import KEPT, MEGABYTE, SMALL, Attacker, Innocent, PeakMemory, memory_of
@@ -18,6 +22,8 @@ HOLDERS = 700
 """Connections that each hold an unfinished message of 250 kB: 167 MiB, and more where they come again."""
 UNFINISHED = 32
 """MiB that messages in the making may take in all, by default."""
+WINDOWS = 16
+"""MiB that clients that compress may refer back to in all, by default."""
 CONNECTION = 0.1
 """MiB that a connection may take besides: one that only waits takes 0.02, the rest is for holes in what was freed."""
 
@@ -151,3 +157,57 @@ async def test_flood_of_tiny_channels_leaves_a_quiet_one_its_history() -> None:
                 assert (await soon(eve.ask({"type": "getInfo"})))["type"] == "getInfo"
             assert await recovers(server, position)
             assert memory.peak < memory_of(server), (memory.peak, memory_of(server))
+
+
+async def test_what_clients_refer_back_to_is_bounded_and_costs_nobody_a_window_who_had_one() -> None:
+    """Of 700 that keep their context as many are read on as there is room for; who had a window before keeps it."""
+    async with Server(**KEPT) as server, AsyncExitStack() as stack:
+        memory = PeakMemory(server)
+        sockets = [await RawSocket.open(server.port, deflate=True) for _ in range(HOLDERS + 2)]
+        for each in sockets:
+            stack.callback(each.close)
+        old, growing, *attackers = sockets
+        payload = b"".join(sha256(b"%d" % number).hexdigest().encode() for number in range(700))
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+
+        def said(text: bytes) -> bytes:
+            data = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            return frame(1, data.removesuffix(b"\x00\x00\xff\xff"), compressed=True)
+
+        first = said(b'{"type":"getInfo","payload":"' + payload + b'"}')
+        second = said(b'{"type":"getInfo","ackId":2,"payload":"' + payload[-20_000:] + b'"}')
+        assert len(second) < 1000  # it refers to the first
+        await old.send(first)
+        await old.receive()
+        await growing.send(first)
+        await growing.receive()
+        for at in range(0, HOLDERS, 20):  # what is not handled yet has a bound of its own
+            await asyncio.gather(*(attacker.send(first) for attacker in attackers[at : at + 20]))
+            await asyncio.gather(*(_answered(attacker) for attacker in attackers[at : at + 20]))
+        read_on = sum(await asyncio.gather(*(_answered(attacker) for attacker in attackers)))
+        room = WINDOWS * MEGABYTE // 32768
+        assert 0.9 * room <= read_on <= room
+        assert await server.metric('connections_shed_total{reason="window"}') == HOLDERS - read_on
+        assert await server.metric("window_bytes") <= WINDOWS * MEGABYTE
+        late = await RawSocket.open(server.port, deflate=True)
+        stack.callback(late.close)
+        for client, message in ((old, second), (growing, second), (late, text({"type": "getInfo", "ackId": 2}))):
+            await client.send(message)
+            assert (await soon(client.receive()))["ackId"] == 2
+        assert memory.growth < 1.5 * WINDOWS + CONNECTION * HOLDERS, memory.growth
+        async with connect(server.url) as browser:  # which is asked for a small one
+            await soon(browser.recv())
+            await browser.send(payload.decode())
+            assert "error" in str(await soon(browser.recv()))
+
+
+async def _answered(client: RawSocket) -> bool:
+    """Tell whether a client is still connected once all is handled that it said."""
+    try:
+        await client.send(text({"type": "getInfo", "ackId": "last"}))
+        while (await soon(client.receive())).get("ackId") != "last":
+            pass
+    except ConnectionError:
+        assert client.close_code == 3008
+        return False
+    return True

@@ -1,6 +1,7 @@
 """Compression as it is negotiated, and what comes compressed."""
 
 import zlib
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -9,21 +10,28 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-from app.server.deflate import SharedDeflate
+from app.server.deflate import ASKED_WINDOW, FULL_WINDOW, SharedDeflate, asks_for_less
 
-AGREED = "server_no_context_takeover; client_no_context_takeover"
 MAX_SIZE = 10_000
+
+
+BOTH = "server_no_context_takeover; client_no_context_takeover"
 
 
 @pytest.mark.parametrize(
     ("offer", "answer"),
     [
-        ("permessage-deflate", AGREED),
-        ("permessage-deflate; client_max_window_bits", AGREED),  # every browser's
-        ("permessage-deflate; client_max_window_bits=10", AGREED),
-        ('permessage-deflate; client_max_window_bits="15"', AGREED),
-        ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", AGREED),
-        ("permessage-deflate;server_max_window_bits=15", AGREED + "; server_max_window_bits=15"),
+        ("permessage-deflate", ""),
+        ("permessage-deflate; client_max_window_bits", "client_max_window_bits=10"),  # every browser's
+        ("permessage-deflate; client_max_window_bits=12", "client_max_window_bits=10"),
+        ("permessage-deflate; client_max_window_bits=9", "client_max_window_bits=9"),
+        ('permessage-deflate; client_max_window_bits="15"', "client_max_window_bits=10"),
+        ("permessage-deflate; server_no_context_takeover", "server_no_context_takeover"),
+        ("permessage-deflate; client_no_context_takeover", "client_no_context_takeover"),
+        ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", BOTH),
+        # Without a context there is no need for a small window.
+        ("permessage-deflate; client_no_context_takeover; client_max_window_bits", "client_no_context_takeover"),
+        ("permessage-deflate;server_max_window_bits=15", "server_max_window_bits=15"),
         ("permessage-deflate; server_max_window_bits=14", None),
         ("permessage-deflate; server_max_window_bits=8", None),
         ("permessage-deflate; server_max_window_bits", None),
@@ -35,10 +43,34 @@ MAX_SIZE = 10_000
         ("permessage-deflate; speed=11", None),
     ],
 )
-def test_an_offer_is_taken_only_where_all_of_it_can_be_kept(offer: str, answer: str | None) -> None:
+def test_an_offer_is_taken_only_where_all_of_it_can_be_kept_and_answered_in_its_own_words(
+    offer: str, answer: str | None
+) -> None:
     deflate = SharedDeflate(MAX_SIZE)
     assert deflate.accept(offer) == answer
     assert deflate.enabled() == (answer is not None)
+
+
+@pytest.mark.parametrize(
+    ("offer", "asks", "answer"),
+    [
+        ("permessage-deflate", True, None),
+        ("permessage-deflate; client_max_window_bits", True, "client_max_window_bits=10"),
+        ("permessage-deflate; client_max_window_bits", False, None),
+        ("permessage-deflate; client_no_context_takeover", True, "client_no_context_takeover"),
+    ],
+)
+def test_where_there_is_no_room_for_a_full_window_who_needs_one_does_without_compression(
+    offer: str, asks: bool, answer: str | None
+) -> None:
+    assert SharedDeflate(MAX_SIZE, asks=asks, has_room=False).accept(offer) == answer
+
+
+def test_who_offers_what_was_before_the_standard_is_asked_for_no_small_window() -> None:
+    netty = ["permessage-deflate;client_max_window_bits", "deflate-frame", "x-webkit-deflate-frame"]
+    assert not asks_for_less(netty)
+    assert SharedDeflate(MAX_SIZE, asks=asks_for_less(netty)).accept(netty[0]) == ""
+    assert asks_for_less(["permessage-deflate; client_max_window_bits"])
 
 
 def test_of_several_offers_the_first_that_suits_is_taken() -> None:
@@ -54,9 +86,10 @@ def server() -> Connection:
     return Connection(ConnectionType.SERVER, [deflate])
 
 
-def client() -> Connection:
-    deflate = PerMessageDeflate(client_no_context_takeover=True)
-    deflate.finalize(f"permessage-deflate; {AGREED}")
+def client(agreed: str = "") -> Connection:
+    """Make a client that keeps its context, unless it was agreed otherwise."""
+    deflate = PerMessageDeflate(client_max_window_bits=15)
+    deflate.finalize(f"permessage-deflate; {agreed}")
     return Connection(ConnectionType.CLIENT, [deflate])
 
 
@@ -118,13 +151,37 @@ def test_the_mark_of_compression_stands_at_the_beginning_of_messages_only(first:
     assert [event.code for event in events if isinstance(event, CloseConnection)] == [1002]
 
 
-def test_nothing_is_kept_between_messages() -> None:
+@pytest.mark.parametrize(
+    ("offer", "agreed", "kept"),
+    [
+        ("permessage-deflate", "", FULL_WINDOW),
+        ("permessage-deflate; client_max_window_bits", "client_max_window_bits=10", ASKED_WINDOW),
+        ("permessage-deflate; client_max_window_bits=9", "client_max_window_bits=9", ASKED_WINDOW),
+        ("permessage-deflate; client_no_context_takeover", "client_no_context_takeover", 0),
+    ],
+)
+def test_between_messages_the_end_of_what_came_is_kept_and_no_inflater(offer: str, agreed: str, kept: int) -> None:
+    """As many bytes as the client may refer back to: no fewer, or its next message could not be read, and no more."""
+    deflate = SharedDeflate(2 * FULL_WINDOW)
+    assert deflate.accept(offer) == agreed
+    sender, receiver = client(agreed), Connection(ConnectionType.SERVER, [deflate])
+    assert deflate.window == b""
+    random = Random(7)
+    all_of_it = ""
+    for size in (1, 500, 200, 3000, 40_000, 300, 1):
+        text = "".join(random.choices("abcdef", k=size)) + all_of_it[-2 * size :]
+        assert texts(read(receiver, sender.send(TextMessage(data=text)))) == text
+        all_of_it += text
+        assert deflate.window == (all_of_it[-kept:].encode() if kept else b"")
+        assert not [each for each in vars(deflate).values() if isinstance(each, type(zlib.decompressobj()))]
+
+
+def test_what_comes_uncompressed_is_none_of_what_may_be_referred_to() -> None:
     deflate = SharedDeflate(MAX_SIZE)
     deflate.accept("permessage-deflate")
     receiver = Connection(ConnectionType.SERVER, [deflate])
-    read(receiver, client().send(TextMessage(data="x" * 5000)))
-    kept = [value for value in vars(deflate).values() if isinstance(value, type(zlib.decompressobj()))]
-    assert kept == []
+    read(receiver, Connection(ConnectionType.CLIENT, []).send(TextMessage(data="plain")))
+    assert deflate.window == b""
 
 
 def test_what_follows_a_last_block_without_end_is_not_kept() -> None:

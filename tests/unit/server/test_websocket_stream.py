@@ -105,6 +105,32 @@ def test_what_is_compressed_is_passed_on_where_that_was_agreed(stream: WebSocket
     assert said(stream) == ["hello"]
 
 
+def test_what_is_left_to_wsproto_is_not_counted_twice_as_what_may_be_referred_to(stream: WebSocketStream) -> None:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = (compressor.compress(b"hello") + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    message = bytes((0xC1, 0x80 | len(data))) + bytes(4) + data
+    accept(stream)
+    stream._deflate = deflate = SharedDeflate(1000)
+    deflate.accept("permessage-deflate")
+    assert not stream.take(MAX_WAITING * message)
+    assert deflate.window == b""
+    assert stream.take(2 * message)
+    assert deflate.window == b"hellohello"
+
+
+def test_its_window_counts_while_it_is_there(stream: WebSocketStream) -> None:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = (compressor.compress(b"hello" * 500) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    message = bytes((0xC1, 0x80 | len(data))) + bytes(4) + data
+    accept(stream)
+    stream._deflate = SharedDeflate(10_000)
+    stream._deflate.accept("permessage-deflate")
+    assert stream.take(message)
+    assert stream.config.windows.bytes == 2500
+    stream._let_go()
+    assert stream.config.windows.bytes == 0
+
+
 def test_nothing_is_of_more_than_may_wait(stream: WebSocketStream) -> None:
     accept(stream)
     assert not stream.take(MAX_WAITING * HELLO)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
-from app.server.deflate import SharedDeflate
+from app.server.deflate import FULL_WINDOW, Ahead, SharedDeflate
 from app.server.whole_texts import LONGEST, texts_in
 
 MASK = b"\x01\x02\x03\x04"
@@ -37,6 +37,11 @@ def deflated(data: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
 
 def compressed(data: bytes) -> bytes:
     return frame(deflated(data), first=0xC1)
+
+
+def ahead() -> Ahead:
+    """Return what inflates the first messages of a client that keeps its context."""
+    return Ahead(b"", FULL_WINDOW)
 
 
 def read_by_wsproto(data: bytes, *, deflates: bool) -> list[object]:
@@ -78,16 +83,30 @@ def test_several_texts_are_read_up_to_as_many_as_are_wanted() -> None:
 def test_a_compressed_text_is_read_where_that_was_agreed(size: int) -> None:
     text = ("a text" * size)[:size]
     data = compressed(text.encode()) + HELLO + compressed(b"and more")
-    assert texts_in(data, 9, deflates=True) == [text, "hello", "and more"]
+    assert texts_in(data, 9, ahead=ahead()) == [text, "hello", "and more"]
     assert are_whole(data, [text, "hello", "and more"], deflates=True)
     assert texts_in(data, 9) is None
+
+
+def test_each_compressed_text_may_refer_to_those_before_it() -> None:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    texts = [f"one of three, and much the same: {number}" for number in range(3)]
+    data = b"".join(
+        frame((compressor.compress(text.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4], first=0xC1)
+        for text in texts
+    )
+    inflates = ahead()
+    assert texts_in(data, 3, ahead=inflates) == texts
+    assert inflates.window == "".join(texts).encode()
+    assert are_whole(data, texts, deflates=True)
+    assert texts_in(data, 3, ahead=Ahead(b"", 0)) is None
 
 
 def test_no_compressed_text_is_read_that_is_longer_than_wanted() -> None:
     data = compressed(b"x" * 1000)
     assert len(data) < 30
-    assert texts_in(data, 9, longest=1000, deflates=True) == ["x" * 1000]
-    assert texts_in(data, 9, longest=999, deflates=True) is None
+    assert texts_in(data, 9, longest=1000, ahead=ahead()) == ["x" * 1000]
+    assert texts_in(data, 9, longest=999, ahead=ahead()) is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +119,7 @@ def test_no_compressed_text_is_read_that_is_longer_than_wanted() -> None:
     ],
 )
 def test_what_is_compressed_in_another_way_is_left_to_wsproto(payload: bytes) -> None:
-    assert texts_in(frame(payload, first=0xC1), 9, deflates=True) is None
+    assert texts_in(frame(payload, first=0xC1), 9, ahead=ahead()) is None
 
 
 def test_no_text_is_read_that_is_longer_than_wanted() -> None:
@@ -174,6 +193,6 @@ def test_what_is_read_is_what_wsproto_reads(
     payload = deflated(payload) if is_deflated else payload
     data = bytes((first,)) + (length(len(payload)) if said is None else said) + masked(payload, mask)
     data = before + data[: len(data) - cut] + more
-    texts = texts_in(data, 4, deflates=deflates)
+    texts = texts_in(data, 4, ahead=ahead() if deflates else None)
     if texts is not None:
         assert are_whole(data, texts, deflates=deflates)
