@@ -1,7 +1,7 @@
 """How sockets end because the service says so: who is told to leave, when, and with which words.
 
 A planned ending is announced by a `disconnect`. At a rotation (3011) the old socket goes on until it is closed, so that
-the client may open its next one before; a drain (1012) has no time for that, and spreads the clients' return instead.
+the client may open its next one before; a drain (3001) has no time for that, and spreads the clients' return instead.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ TELL_WINDOW = 1.0
 GONE_TIMEOUT = 3.0
 """Seconds in which they go after that; the rest is cut."""
 WORDS = {
-    Reason.DRAIN: "service restart",
+    Reason.DRAIN: "shutdown",
     Reason.AGE: "rotation",
     Reason.ROLLOVER: "a newer revision serves",
     Reason.DEAFNESS: "the instance does not hear what is published",
@@ -124,7 +124,7 @@ class Endings:
     # Drain
 
     async def drain(self) -> None:
-        """Tell all clients when to come back, elsewhere, and close them (1012), batch by batch.
+        """Tell all clients when to come back, elsewhere, and close them (3001), batch by batch.
 
         Returns when that is under way for all; `gone` tells when they have taken it.
         """
@@ -144,7 +144,7 @@ class Endings:
 
     def _drain(self, connection: Connection, retry_after: float) -> None:
         self._metrics.connections_sent_elsewhere.labels(Reason.DRAIN.value).inc()
-        self.end(connection, CloseCode.SERVICE_RESTART, WORDS[Reason.DRAIN], retry_after)
+        self.end(connection, CloseCode.SHUTDOWN, WORDS[Reason.DRAIN], retry_after)
 
     async def gone(self) -> None:
         """Beside `drain`, or after it: return when all connections are gone; cut those that take too long for it."""

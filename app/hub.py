@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from app.core.position import Position
 from app.core.rate import SenderLimits, SenderRate
 from app.core.router import (
     Acknowledge,
+    Addressed,
     Audience,
     CallHandler,
     Everyone,
@@ -173,6 +174,7 @@ class Hub:
         self.users: UserMap[Connection] = UserMap(tuple(include_user_props))
         self.metrics = metrics
         self._published_here = metrics.published.labels("local", "accepted")
+        self._published_at_once = metrics.published.labels("shared", "accepted")
         self.director = MessageDirector(self)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.failed: asyncio.Future[FanoutStartError] | None = None
@@ -226,7 +228,10 @@ class Hub:
         self._look_around(self.loop)
         self._endings.open()
         await self._local.start(self.deliver_local)
-        self._tasks.start(self._start_fanout(self.failed))
+        if self._fanout.at_once is not None:  # it is up at once too, and what is published next must not be lost
+            await self._start_fanout(self.failed)
+        else:
+            self._tasks.start(self._start_fanout(self.failed))
 
     async def _start_fanout(self, failed: "asyncio.Future[FanoutStartError]") -> None:
         try:
@@ -274,7 +279,7 @@ class Hub:
         return self._fanout.deaf
 
     async def drain(self) -> None:
-        """Send all clients elsewhere: tell each, then close it (1012). Returns when that is under way for all."""
+        """Send all clients elsewhere: tell each, then close it (3001). Returns when that is under way for all."""
         await self._endings.drain()
 
     async def gone(self) -> None:
@@ -367,6 +372,13 @@ class Hub:
         self._journal.forget(connection)
         self.metrics.connections_closed.labels(str(int(connection.close_code or 0))).inc()
         self._endings.leave(connection)
+
+    def ask_for_life(self, connection: Connection) -> None:
+        """Send a client that owes an answer a message; with it, or to it, some give a sign of life."""
+        frame = codec.encode_reply(
+            {"type": messages.PING, "id": self._clock.new_id(), "sentDateTime": self._clock.now()}
+        )
+        connection.send(frame)
 
     def silent(self, connection: Connection) -> None:
         """End a connection whose client does not answer any more."""
@@ -485,8 +497,9 @@ class Hub:
         """Publish a client's message. The answer comes once it is accepted, and nobody waits for that."""
         if connection.rate.used > FREE_BURST and self._is_lagging(request.audience):
             raise RateLimited("those whom it is for cannot take more now; send it again later", LAG_RETRY)
-        if not request.shared:
-            self._accepted(connection, message, self._publish_here(message, request.audience, connection.id))
+        hand_out = self._hands_out(request)
+        if hand_out is not None:
+            self._accepted(connection, message, self._publish_here(message, request, connection.id, hand_out))
             return
 
         async def answer() -> None:
@@ -553,6 +566,8 @@ class Hub:
         """Unsubscribe a connection from a subscription, a channel or everything, and tell it what that took away."""
         removed = self.channels.unsubscribe(connection, channel, sub_id)
         self._journal.leave(connection, channel, sub_id)
+        if removed.connections and self._resender.pending.count_of(connection):
+            self._resender.unsubscribed(connection, channel, sub_id, partial(self._belongs_to, connection))
         self._reply(
             connection,
             ack_id,
@@ -629,10 +644,12 @@ class Hub:
     def _log_out_here(self, user_tag: str) -> None:
         for connection in tuple(self.users.connections_of(user_tag)):
             self._end(connection, CloseCode.LOGGED_OUT, "logged out")
+            self._resender.logged_out(connection)
 
     async def _publish(self, message: Message, request: Publish, *, sender: str | None) -> Published:
-        if not request.shared:
-            return self._publish_here(message, request.audience, sender)
+        hand_out = self._hands_out(request)
+        if hand_out is not None:
+            return self._publish_here(message, request, sender, hand_out)
         if not self._is_open:
             self._need_start()
         if message.id is not None and (repeat := self._repeat_of(message, message.id, sender)) is not None:
@@ -642,16 +659,22 @@ class Hub:
             return await self._hand_over(message, sender)
         return await self._hand_over_once(message, message.id, sender)
 
-    def _publish_here(self, message: Message, audience: Audience, sender: str | None) -> Published:
-        """Publish what stays on this instance."""
+    def _hands_out(self, request: Publish) -> Callable[[Publication], None] | None:
+        """What delivers such a message before it returns; None where its carrier takes its time."""
+        return self._fanout.at_once if request.shared else self._local.hand_out
+
+    def _publish_here(
+        self, message: Message, request: Publish, sender: str | None, hand_out: Callable[[Publication], None]
+    ) -> Published:
+        """Publish what is delivered at once. Nothing waits, and nothing of it can come twice: it needs no number."""
         if not self._is_open:
             self._need_start()
         if message.id is not None and (repeat := self._repeat_of(message, message.id, sender)) is not None:
             return repeat
-        self._expect_somebody(audience, self._local)
+        self._expect_somebody(request.audience, self._fanout if request.shared else self._local)
         message_id, data, attributes = self._as_it_goes_out(message, sender)
-        self._local.hand_out(Publication(data, attributes))
-        self._published_here.inc()
+        hand_out(Publication(data, attributes))
+        (self._published_at_once if request.shared else self._published_here).inc()
         return Published(message_id, None)
 
     def _expect_somebody(self, audience: Audience, fanout: Fanout) -> None:
@@ -831,6 +854,14 @@ class Hub:
             case Subscribers():
                 return self.channels.subscribed_connections()
 
+    def _belongs_to(self, connection: Connection, audience: Audience) -> bool:
+        return connection in self._receivers(audience)
+
+    def _subscribers(self, address: Addressed) -> Subscribers | None:
+        """The subscriptions by which a message comes; None where it comes to its receivers without."""
+        audience = self._router.audience_of(address)
+        return audience if isinstance(audience, Subscribers) else None
+
     # Send: to connections
 
     def send(self, connection: Connection, message: Message) -> Message:
@@ -838,9 +869,11 @@ class Hub:
         stamped = self.stamp(message)
         awaits_ack = stamped.type in self._router.rules.ack_types
         frame = codec.encode_frame(stamped)
+        audience = None
         if stamped.channel is not None:
             frame.order = (0, Address(stamped.type, stamped.channel, stamped.sub_id, None), None)
-        self._send_to_all((connection,), frame, stamped.id if awaits_ack else None)
+            audience = Subscribers(stamped.channel, stamped.sub_id)
+        self._send_to_all((connection,), frame, stamped.id if awaits_ack else None, audience=audience)
         return stamped
 
     def stamp(self, message: Message) -> Message:
@@ -906,7 +939,8 @@ class Hub:
         frame = codec.encode_frame(message)
         frame.order = order
         number = arrival.number or None
-        self._send_to_all(receivers, frame, message.id if awaits_ack else None, left_out, number)
+        audience = self._subscribers(arrival.address) if awaits_ack else None
+        self._send_to_all(receivers, frame, message.id if awaits_ack else None, left_out, number, audience)
 
     def _replay(self, connection: Connection, resumed: Resumed) -> None:
         if resumed.run is None:
@@ -935,7 +969,8 @@ class Hub:
             return None  # nobody was sent it when it was new either
         frame = codec.encode_frame(message)
         if message.type in self._router.rules.ack_types and message.id is not None:
-            self._resender.expect(SentMessage(message.id, frame.data, arrival.number or None), (connection,))
+            audience = self._subscribers(arrival.address)
+            self._resender.expect(SentMessage(message.id, frame.data, arrival.number or None, audience), (connection,))
             connection.rate.credit()
         self.metrics.replayed.inc()
         self.metrics.sent.inc()
@@ -948,10 +983,12 @@ class Hub:
         awaited: str | None = None,
         left_out: str | None = None,
         number: int | None = None,
+        audience: Subscribers | None = None,
     ) -> None:
         """Send one frame to all of these; `awaited` is the id of its message, if each has to acknowledge it.
 
-        `number` is the journal's for the message, if that may bring it a second time.
+        `number` is the journal's for the message, if that may bring it a second time, and `audience` the subscriptions
+        with which the waiting for it ends.
         """
         skipped = None if left_out is None else self.connections.get(left_out)
         if awaited is None:
@@ -962,7 +999,7 @@ class Hub:
             if connection is not skipped and connection.send(frame):
                 sent.append(connection)
                 connection.rate.credit()
-        self._resender.expect(SentMessage(awaited, frame.data, number), sent)
+        self._resender.expect(SentMessage(awaited, frame.data, number, audience), sent)
         self.metrics.sent.inc(len(sent))
 
     def _reply(self, connection: Connection, ack_id: Json | None, **fields: object) -> None:

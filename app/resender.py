@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from app.clock import Clock
 from app.connection import Connection
 from app.core.acknowledgements import AckQueue, PendingAck, SentMessage
+from app.core.router import Subscribers
 from app.metrics import Metrics
 from app.protocol import codec
 from app.protocol.frame import Frame
@@ -55,6 +56,18 @@ class Resender:
                 given_up.message.id,
                 connection.id,
             )
+
+    def unsubscribed(
+        self, connection: Connection, channel: str | None, sub_id: str | None, belongs: Callable[[Subscribers], bool]
+    ) -> None:
+        """Wait no longer for what came by a subscription that was left; `belongs` as `AckQueue.unsubscribe` has it."""
+        if ended := self.pending.unsubscribe(connection, channel, sub_id, belongs):
+            self._metrics.acks_given_up.labels("unsubscribed").inc(ended)
+
+    def logged_out(self, connection: Connection) -> None:
+        """A connection's user was logged out: all that it owed is over, before the connection is."""
+        if forgotten := self.pending.forget(connection):
+            self._metrics.acks_given_up.labels("logged_out").inc(forgotten)
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone, and all that it owed."""

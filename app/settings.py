@@ -78,7 +78,8 @@ class Settings(BaseModel):
     msg_resend_timeout: int = number(600_000, "After this a message is given up, counted and logged", "milliseconds")
     pubsub_message_types: Types | None = variable(
         None,
-        "Types that reach all instances; unset: `announce,broadcast,notification` with a topic or provider, else none",
+        "Types that reach all instances, and are kept for clients that come back; unset: "
+        "`announce,broadcast,notification`",
         TYPES,
     )
     pubsub_topic_name: Text = variable(
@@ -363,7 +364,7 @@ class Settings(BaseModel):
         """The types that reach all instances, with the default that holds here."""
         if self.pubsub_message_types is not None:
             return frozenset(self.pubsub_message_types)
-        return messages.PUBLISHED if self.pubsub_topic_name or self.pubsub_provider else frozenset()
+        return messages.PUBLISHED
 
 
 _STANDARD = {

@@ -87,7 +87,7 @@ def growth(results: Results, *, short: bool) -> None:
 
 async def measure(channel_count: int, times: int) -> dict[str, float]:
     """CPU time of each operation in microseconds, while so many channels have one subscriber each."""
-    hub: Hub = create_app(Settings(auth="anonymous")).extensions["cloud_sockets"]
+    hub: Hub = create_app(Settings(auth="anonymous", pubsub_message_types=())).extensions["cloud_sockets"]
     await hub.open()
 
     def connect() -> Connection:

@@ -7,11 +7,12 @@ two OrderedDicts, no heap. (A dict that is emptied from its front looks at ever 
 import builtins
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from app.core.largest import Largest
+from app.core.router import Subscribers
 from app.core.sizes import compact, text_bytes
 
 C = TypeVar("C", bound=Hashable)
@@ -19,6 +20,8 @@ C = TypeVar("C", bound=Hashable)
 # Measured on 64-bit CPython 3.11 with tracemalloc; test_acknowledgements.py holds them to it.
 MESSAGE_BYTES = 150
 """A message, beside its id and its JSON."""
+AUDIENCE_BYTES = 80
+"""The subscriptions that it is for, beside their names."""
 ENTRY_BYTES = 400
 """A message that one connection has yet to acknowledge."""
 CONNECTION_BYTES = 500
@@ -32,15 +35,19 @@ class SentMessage:
 
     # The JSON, not a Message: this is all that sending it again takes, and all of what it takes is known. The payload
     # of a Message is a view into what came, which it keeps whole, and so do its other fields.
-    __slots__ = ("_number", "data", "id", "owed_by", "size")
+    __slots__ = ("_number", "audience", "data", "id", "owed_by", "size")
 
-    def __init__(self, id: str, data: bytes, number: int | None = None) -> None:
+    def __init__(self, id: str, data: bytes, number: int | None = None, audience: Subscribers | None = None) -> None:
         """Take what is sent; `number` (above 0) is the same where a message is sent as new for a second time."""
         self.id = id
         self._number = number
+        self.audience = audience
+        """The subscriptions by which it came; None: it came to its receivers whatever they are subscribed to."""
         self.data = data
         """The JSON, in UTF-8."""
         self.size = MESSAGE_BYTES + text_bytes(id) + len(data)
+        if audience is not None:
+            self.size += AUDIENCE_BYTES + sum(text_bytes(name) for name in audience if name is not None)
         """Bytes that keeping it takes."""
         self.owed_by = 0
         """How many connections have yet to acknowledge it; the queue counts them."""
@@ -163,6 +170,35 @@ class AckQueue(Generic[C]):
         for entry in own:
             self._remove(entry)
         return len(own)
+
+    def unsubscribe(
+        self, connection: C, channel: str | None, sub_id: str | None, belongs: Callable[[Subscribers], bool]
+    ) -> int:
+        """End the waiting for what came by a subscription that was left, and by no other; answers for how many.
+
+        The three forms are those of `ChannelManager.unsubscribe`. `belongs` tells whether the connection is one of
+        these subscribers yet.
+        """
+        own = self._of.get(connection)
+        if own is None:
+            return 0
+        over: dict[Subscribers, bool] = {}  # of the few that differ
+        ended = []
+        for entry in own.values():
+            audience = entry.message.audience
+            if audience is None:
+                continue
+            of, sub = audience
+            if channel is not None and of is not None and (of != channel or (sub_id and sub and sub != sub_id)):
+                continue  # it has nothing to do with what was left
+            is_over = over.get(audience)
+            if is_over is None:
+                is_over = over[audience] = not belongs(audience)
+            if is_over:
+                ended.append(entry)
+        for entry in ended:
+            self._remove(entry)
+        return len(ended)
 
     def due(self, now: float, limit: int, max_bytes: int = sys.maxsize) -> Due[C]:
         """Take what is due: what is answered as `resend` is put off by another delay, what is `given_up` is gone.

@@ -155,6 +155,11 @@ class Fanout(ABC):
         return {}
 
     @property
+    def at_once(self) -> Callable[[Publication], None] | None:
+        """Publishes without waiting: what it is given is delivered here when it returns. None: that takes its time."""
+        return None
+
+    @property
     def reaches_others(self) -> bool:
         """Whether there may be other instances behind it."""
         return True

@@ -1,5 +1,7 @@
 """The fan-out inside one process: nothing to install, nothing to wait for."""
 
+from collections.abc import Callable
+
 from app.fanout import Deliver, Delivery, Fanout, Publication
 
 
@@ -45,6 +47,10 @@ class EmbeddedFanout(Fanout):
     @property
     def covers_from(self) -> int:
         return self._from
+
+    @property
+    def at_once(self) -> Callable[[Publication], None] | None:
+        return self.hand_out
 
     @property
     def reaches_others(self) -> bool:

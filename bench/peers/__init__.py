@@ -92,6 +92,7 @@ class Peer:
 def _ours_environment(port: int) -> dict[str, str]:
     # The generator's publisher sends more than one client may; its rate is counted, and high enough.
     rates = {"CLOUD_SOCKETS_MESSAGE_RATE": "1000000", "CLOUD_SOCKETS_BYTE_RATE": "1000000000"}
+    # None is kept unless it is asked for, now and before: no peer keeps any.
     types = {"CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES": os.environ.get("CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES", "")}
     return _environment(PORT=str(port), LOG_LEVEL="ERROR", **rates, **types)
 

@@ -114,7 +114,7 @@ async def test_a_page_is_told_to_come_back_when_the_instance_stops(browser: Brow
             server.url,
         )
         server.terminate()
-        assert await page.evaluate("() => window.ended") == 1012
+        assert await page.evaluate("() => window.ended") == 3001
         last = (await page.evaluate("() => window.messages"))[-1]
         assert (last["type"], last["reconnect"]) == ("disconnect", True)
         assert await server.wait() == 0

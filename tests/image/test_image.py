@@ -181,7 +181,7 @@ async def test_it_serves_and_drains_over_pubsub(image: str, emulator_address: st
         print(f"ended {seconds:.2f} s after SIGTERM with {SOCKETS} sockets open")
         for client in clients:
             code, last = await client.closed()
-            assert (code, last[-1]["type"], last[-1]["code"]) == (1012, "disconnect", 1012)
+            assert (code, last[-1]["type"], last[-1]["code"]) == (3001, "disconnect", 3001)
         assert seconds < GRACE
         state = inspect(container.name)["State"]
         assert (state["ExitCode"], state["OOMKilled"]) == (0, False)

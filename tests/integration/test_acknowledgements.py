@@ -1,5 +1,7 @@
 """Messages that are sent again until they are acknowledged."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.client import Client
@@ -64,6 +66,40 @@ async def test_after_the_timeout_a_message_is_given_up_counted_and_logged() -> N
                 got.append(message["id"])
             assert got[:2] == ["lost", "lost"]
             assert len(got) <= 5
+
+
+@pytest.mark.parametrize("left", [{"channel": "news", "subId": "1"}, {"channel": "news"}, {}])
+async def test_what_a_client_has_unsubscribed_from_comes_no_more(left: dict[str, str]) -> None:
+    async with Server(**ACKED) as server, Client(server.url) as ann, Client(server.url) as bob:
+        await bob.subscribe("news")
+        await bob.subscribe("weather")
+        for channel in ("news", "weather"):
+            await ann.ask({"type": "announce", "channel": channel, "id": channel})
+        await bob.send({"type": "unsubscribe", **left, "ackId": "left"})
+        while (await bob.receive()).get("ackId") != "left":
+            pass  # some may have come again before
+        if not left:  # somebody else's clock ticks
+            await bob.subscribe("weather")
+            await ann.ask({"type": "announce", "channel": "weather", "id": "weather"} | {"payload": 2, "id": "later"})
+        waiting = "weather" if left else "later"
+        came: list[Any] = []
+        while came.count(waiting) < 3:
+            came.append((await bob.receive())["id"])
+        assert set(came) == {waiting}
+        assert await server.metric('acks_given_up_total{reason="unsubscribed"}') == (1 if left else 2)
+        detail = await ann.ask({"type": "getInfo"})
+        assert detail["messageInfo"] == {"totalConnectionsAwaitingAck": 1, "totalAwaitingMsgs": 1}
+
+
+async def test_a_message_that_another_subscription_matches_too_is_waited_for() -> None:
+    async with Server(**ACKED) as server, Client(server.url) as ann, Client(server.url) as bob:
+        for sub_id in ("1", "2"):
+            await bob.subscribe("news", sub_id)
+        await ann.ask({"type": "announce", "channel": "news", "id": "both"})
+        await bob.send({"type": "unsubscribe", "channel": "news", "subId": "1", "ackId": "left"})
+        while (await bob.receive()).get("ackId") != "left":
+            pass
+        assert [message["id"] for message in await bob.collect(2)] == ["both", "both"]
 
 
 async def test_a_connection_that_ends_owes_nothing() -> None:

@@ -24,7 +24,7 @@ async def test_a_thousand_sockets_are_drained_in_time_and_no_subscription_is_lef
         assert await server.wait(8) == 0
         assert loop.time() - began < 8
         assert await published.subscriptions() == []
-    assert {(end.code, end.farewell["code"], end.farewell["reconnect"]) for end in ended} == {(1012, 1012, True)}
+    assert {(end.code, end.farewell["code"], end.farewell["reconnect"]) for end in ended} == {(3001, 3001, True)}
     # 200 come back in a second, whenever each was told: their times of return are spread evenly over 5 s.
     waits = sorted(end.farewell["retryAfterMs"] for end in ended)
     returns = sorted(end.time + end.farewell["retryAfterMs"] / 1000 - began for end in ended)

@@ -200,7 +200,7 @@ async def test_what_the_service_sets_itself_cannot_be_forged() -> None:
         await ann.send({"type": "announce", "channel": "news", **dict.fromkeys(forged, "forged")})
         message = await bob.receive()
         assert "forged" not in message.values()
-        assert set(message) == {"type", "channel", "id", "sentDateTime"}
+        assert set(message) == {"type", "channel", "id", "sentDateTime", "position"}
 
 
 async def test_info_is_in_the_seeds_shape() -> None:

@@ -69,9 +69,9 @@ async def test_a_signal_sends_all_clients_elsewhere_and_ends_it_in_order(number:
         began = loop.time()
         server.terminate(number)
         for code, before in await asyncio.gather(*(client.closed() for client in clients)):
-            assert code == 1012
+            assert code == 3001
             (farewell,) = before
-            assert (farewell["type"], farewell["code"], farewell["reconnect"]) == ("disconnect", 1012, True)
+            assert (farewell["type"], farewell["code"], farewell["reconnect"]) == ("disconnect", 3001, True)
             assert farewell["reason"]
             assert isinstance(farewell["retryAfterMs"], int)
         assert await server.wait(9) == 0

@@ -260,7 +260,7 @@ async def test_it_ends_in_time_with_pubsub_out_of_reach(own_emulator: Emulator, 
         own_emulator.pause()
         await ann.send({"type": "announce", "channel": "news"})
         server.terminate()
-        assert (await ann.closed())[0] == 1012
+        assert (await ann.closed())[0] == 3001
         assert await server.wait(9) == 0
 
 

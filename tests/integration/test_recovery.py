@@ -297,6 +297,39 @@ async def test_what_has_to_be_acknowledged_survives_the_reconnect() -> None:
             await until(nothing_pending)
 
 
+@pytest.mark.usefixtures("both_ways")
+async def test_without_any_setting_what_was_missed_comes_and_who_is_offline_is_told_of() -> None:
+    async with Server() as server, Client(server.url) as bob:
+        async with Client(server.url) as ann:
+            start = (await ann.subscribe("news"))["position"]
+            inbox = ann.welcome["position"]
+            ann.abort()
+        await announce(bob, 1, 2)
+        await bob.send({"type": "broadcast", "payload": 3})
+        assert (await bob.receive())["payload"] == 3
+        async with Client(f"{server.url}?position={inbox}") as ann:
+            assert ann.welcome["recovered"] is True
+            assert payloads([await ann.receive()]) == [3]
+            assert (await ann.subscribe("news", position=start))["recovered"] is True
+            assert payloads(await ann.collect(2)) == [1, 2]
+            assert await ann.nothing_came()
+        refused = await bob.ask({"type": "notification", "userTag": "ann", "payload": 4})
+        assert (refused["type"], refused["code"]) == ("error", "user_offline")
+        info = await bob.ask({"type": "getInfo"})
+        assert info["serverInfo"]["options"]["pubsubMessageTypes"] == ["announce", "broadcast", "notification"]
+
+
+async def test_with_an_empty_list_nothing_is_kept() -> None:
+    async with Server(CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES="") as server, Client(server.url) as bob:
+        async with Client(server.url) as ann:
+            start = (await ann.subscribe("news"))["position"]
+            await announce(bob, 1)
+            assert "position" not in await ann.receive()
+        async with Client(server.url) as ann:
+            assert (await ann.subscribe("news", position=start))["recovered"] is False
+            assert await ann.nothing_came()
+
+
 async def test_a_type_that_is_not_listed_has_no_position() -> None:
     async with (
         Server(CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES="notification") as server,

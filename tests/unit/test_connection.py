@@ -65,23 +65,23 @@ async def test_what_is_sent_before_the_handshake_is_done_waits_for_it() -> None:
 async def test_a_close_before_the_handshake_is_done_comes_after_what_was_sent() -> None:
     connection, outlet = make(opened=False)
     connection.send(HELLO)
-    connection.close(CloseCode.SERVICE_RESTART, "away", farewell=Frame(b'"bye"'))
+    connection.close(CloseCode.SHUTDOWN, "away", farewell=Frame(b'"bye"'))
     assert outlet.writes == []
     connection.open()
     assert outlet.texts == ['"hello"', '"bye"']
-    assert outlet.closed == (1012, "away")
+    assert outlet.closed == (3001, "away")
     connection.ended()
 
 
 async def test_a_close_comes_behind_all_and_nothing_after_it() -> None:
     connection, outlet = make()
     connection.send(HELLO)
-    connection.close(CloseCode.SERVICE_RESTART, "away", farewell=Frame(b'"bye"'))
+    connection.close(CloseCode.SHUTDOWN, "away", farewell=Frame(b'"bye"'))
     assert outlet.texts == ['"hello"', '"bye"']
-    assert outlet.closed == (1012, "away")
+    assert outlet.closed == (3001, "away")
     assert not connection.send(HELLO)
     connection.close(CloseCode.LOGGED_OUT, "again")
-    assert connection.close_code == 1012
+    assert connection.close_code == 3001
     await a_turn()
     assert len(outlet.texts) == 2
     connection.ended()
@@ -90,7 +90,7 @@ async def test_a_close_comes_behind_all_and_nothing_after_it() -> None:
 async def test_who_does_not_answer_a_close_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.connection.CLOSE_TIMEOUT", 0.01)
     connection, outlet = make()
-    connection.close(CloseCode.SERVICE_RESTART, "away")
+    connection.close(CloseCode.SHUTDOWN, "away")
     await until(lambda: outlet.aborted)
 
 
@@ -134,7 +134,7 @@ async def test_who_is_cut_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
         outlet.untaken = 2000
         connection.send(KILOBYTE)
     await a_turn()
-    closing.close(CloseCode.SERVICE_RESTART, "away")
+    closing.close(CloseCode.SHUTDOWN, "away")
     gone.ended()
     assert outgoing.bytes == 4000
     await until(lambda: closing_outlet.aborted and gone_outlet.aborted)

@@ -264,8 +264,8 @@ async def test_a_drain_tells_each_when_to_return_in_slots_of_its_own(
     waits = []
     for outlet in outlets:
         (farewell,) = said(outlet)
-        assert (farewell["type"], farewell["code"], farewell["reconnect"]) == ("disconnect", 1012, True)
-        assert outlet.closed == (1012, "service restart")
+        assert (farewell["type"], farewell["code"], farewell["reconnect"]) == ("disconnect", 3001, True)
+        assert outlet.closed == (3001, "shutdown")
         waits.append(farewell["retryAfterMs"])
     # One in each of a thousand slots of 5 ms, less the time that passed until it was told.
     for number, wait in enumerate(waits):
@@ -310,7 +310,7 @@ async def test_who_comes_or_goes_during_a_drain_is_sent_elsewhere_or_forgotten(
     (late,) = house.join(is_open=False)
     house.connections[-1].open()
     await soon(draining)
-    assert late.closed == (1012, "service restart")
+    assert late.closed == (3001, "shutdown")
     assert 0 <= said(late)[0]["retryAfterMs"] <= 1000
     assert house.outlets[BATCH].texts == []
     assert house.outlets[BATCH].closed is None
@@ -361,8 +361,8 @@ async def test_a_socket_that_was_told_to_rotate_is_drained_too(house: House) -> 
     house.now = 3400
     await until(lambda: bool(outlet.texts))
     await house.endings.drain()
-    assert [message["code"] for message in said(outlet)] == [3011, 1012]
-    assert outlet.closed == (1012, "service restart")
+    assert [message["code"] for message in said(outlet)] == [3011, 3001]
+    assert outlet.closed == (3001, "shutdown")
 
 
 async def test_sessions_end_by_the_time_of_day_and_those_of_nobody_never(house: House) -> None:

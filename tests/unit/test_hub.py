@@ -116,6 +116,55 @@ async def test_all_else_is_done_at_once_also_what_is_wrong() -> None:
         assert counts(hub, 'messages_published_total{fanout="local",result="accepted"}') == "1.0"
 
 
+@pytest.mark.parametrize("shared", [frozenset({"announce"}), frozenset()])
+async def test_what_is_published_in_process_is_delivered_before_the_next_message_is_read(
+    shared: frozenset[str],
+) -> None:
+    hub = make_hub(rules=Rules(pubsub_types=shared))
+    await hub.open()
+    ann, bob = (hub.connect(None, None, outlet=FakeOutlet()) for _ in range(2))
+    for connection in (ann, bob):
+        connection.open()
+    for client, text in (
+        (bob, '{"type":"subscribe","channel":"news","subId":"1"}'),
+        (ann, '{"type":"announce","channel":"news","payload":1,"ackId":1}'),
+        (bob, '{"type":"unsubscribe","channel":"news"}'),
+        (ann, '{"type":"announce","channel":"news","payload":2,"ackId":2}'),
+        (ann, '{"type":"announce","channel":"news","payload":2,"id":"again","ackId":3}'),
+        (ann, '{"type":"announce","channel":"news","payload":2,"id":"again","ackId":4}'),
+    ):
+        assert hub.receive_at_once(client, text)
+    for connection in (ann, bob):
+        connection.flush()
+    assert isinstance(ann.outlet, FakeOutlet)
+    assert isinstance(bob.outlet, FakeOutlet)
+    replies = [json.loads(text) for text in ann.outlet.texts[1:]]
+    assert [(reply["ackId"], reply.get("duplicate")) for reply in replies] == [
+        (1, None),
+        (2, None),
+        (3, None),
+        (4, True),
+    ]
+    types = [json.loads(text)["type"] for text in bob.outlet.texts]
+    assert types == ["welcome", "ack", "announce", "ack"]
+    fanout = "shared" if shared else "local"
+    assert counts(hub, f'messages_published_total{{fanout="{fanout}",result="accepted"}}') == "3.0"
+    await hub.close()
+
+
+async def test_what_is_published_as_soon_as_the_hub_is_open_is_delivered() -> None:
+    hub = make_hub(rules=Rules(pubsub_types=frozenset({"announce"})))
+    await hub.open()
+    outlet = FakeOutlet()
+    connection = hub.connect(None, None, outlet=outlet)
+    connection.open()
+    hub.subscribe(connection, "news", "1")
+    await hub.emit("news", None, "announce", 1)
+    connection.flush()
+    assert json.loads(outlet.texts[-1])["payload"] == 1
+    await hub.close()
+
+
 async def test_each_delivery_is_counted_and_each_message_that_arrived() -> None:
     async with open_hub() as hub:
         for _ in range(3):
@@ -276,7 +325,7 @@ async def test_who_has_gone_is_not_waited_for_when_the_instance_ends() -> None:
             hub.disconnect(other)
         await hub.drain()
         connection.open()
-        assert stays.closed == (1012, "service restart")
+        assert stays.closed == (3001, "shutdown")
         hub.disconnect(connection)
         await soon(hub.gone(), 0.5)
 

@@ -10,8 +10,10 @@ import pytest
 from app import resender as module
 from app.clock import Clock
 from app.connection import Connection
-from app.core.acknowledgements import CONNECTION_BYTES, ENTRY_BYTES, MESSAGE_BYTES
+from app.core.acknowledgements import AUDIENCE_BYTES, CONNECTION_BYTES, ENTRY_BYTES, MESSAGE_BYTES
 from app.core.router import Rules
+from app.core.sizes import text_bytes
+from app.core.users import User
 from app.hub import Hub
 from tests.support.deadline import until
 from tests.support.hubs import make_hub
@@ -128,6 +130,78 @@ async def test_who_falls_behind_in_a_round_is_sent_no_later_message_of_it(
     await until(lambda: retries(outlet) == sent[:1] + sent)
 
 
+@pytest.mark.parametrize("left", [("news", "1"), ("news", None), (None, None)])
+async def test_what_a_client_has_unsubscribed_from_comes_no_more(
+    hub: Hub, time: Time, left: tuple[str | None, str | None]
+) -> None:
+    connection, outlet = connect(hub)
+    other, others = connect(hub)
+    message = await hub.emit("news", None, "announce")
+    direct = hub.director.send_message(connection, {"type": "announce", "channel": "news"})
+    own = hub.director.send_message(connection, {"type": "announce"})
+    hub.unsubscribe(connection, *left)
+    await look(hub, time, 61)
+    assert (retries(outlet), retries(others)) == ([own], [message.id])
+    assert direct not in hub._resender.pending.message_ids()
+    assert b'acks_given_up_total{reason="unsubscribed"} 2.0' in hub.metrics.render()
+    assert other.close_code is None
+
+
+async def test_what_another_subscription_matches_too_comes_again(hub: Hub, time: Time) -> None:
+    connection, outlet = connect(hub)
+    hub.subscribe(connection, "news", "2")
+    hub.subscribe(connection, "weather", "1")
+    first, second = [(await hub.emit("news", sub_id, "announce")).id for sub_id in ("1", "2")]
+    channel = (await hub.emit("news", None, "announce")).id
+    everywhere = (await hub.emit(None, None, "announce")).id
+    hub.unsubscribe(connection, "news", "3")  # which it never had
+    hub.unsubscribe(connection, "news", "1")
+    await look(hub, time, 61)
+    assert retries(outlet) == [second, channel, everywhere]
+    hub.unsubscribe(connection, "news", "2")
+    await look(hub, time, 61)
+    assert retries(outlet)[3:] == [everywhere]
+    hub.unsubscribe(connection, "weather")
+    await look(hub, time, 61)
+    assert len(retries(outlet)) == 4
+    assert first not in retries(outlet)
+    assert len(hub._resender.pending) == 0
+
+
+async def test_what_was_replayed_ends_with_its_subscription_too(time: Time) -> None:
+    rules = Rules(ack_types=frozenset({"announce"}), pubsub_types=frozenset({"announce"}))
+    hub = make_hub(rules=rules, clock=Clock(monotonic=lambda: time.now))
+    await hub.open()
+    first, _ = connect(hub)
+    position = hub._journal.join(first, "news", "1", None).position
+    message = await hub.emit("news", None, "announce")
+    outlet = FakeOutlet()
+    connection = hub.connect(None, None, outlet)
+    connection.open()
+    hub.subscribe(connection, "news", "1", position=position)
+    await until(lambda: list(hub._resender.pending.message_ids_of(connection)) == [message.id])
+    hub.unsubscribe(connection, "news")
+    assert hub._resender.pending.count_of(connection) == 0
+    assert hub._resender.pending.count_of(first) == 1
+    await hub.close()
+
+
+async def test_who_is_logged_out_owes_nothing_from_then_on(hub: Hub) -> None:
+    outlet = FakeOutlet()
+    ann = hub.connect(User("ann", ("ann",)), None, outlet)
+    ann.open()
+    hub.subscribe(ann, "news", "1")
+    bob, _ = connect(hub)
+    await hub.emit("news", None, "announce")
+    await hub.logout("ann")
+    assert outlet.closed == (3503, "logged out")
+    assert ann.id in hub.connections  # it is gone when its client has answered, or did not for a while
+    assert [hub._resender.pending.count_of(each) for each in (ann, bob)] == [0, 1]
+    hub.disconnect(ann)
+    assert b'acks_given_up_total{reason="logged_out"} 1.0' in hub.metrics.render()
+    assert b'reason="disconnected"' not in hub.metrics.render()
+
+
 async def test_a_failure_does_not_end_the_resending(hub: Hub, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     _, outlet = connect(hub)
     message = await hub.emit("news", None, "announce")
@@ -150,7 +224,8 @@ async def test_what_waits_is_the_json_alone_once_for_all_who_owe_it(hub: Hub) ->
     await asyncio.sleep(0)
     frame = outlets[0].writes[-1][-1]
     per_connection = ENTRY_BYTES + CONNECTION_BYTES
-    assert hub._resender.pending.bytes == MESSAGE_BYTES + 49 + len(message.id) + frame.size + 10 * per_connection
+    once = MESSAGE_BYTES + text_bytes(message.id) + frame.size + AUDIENCE_BYTES + text_bytes("news")
+    assert hub._resender.pending.bytes == once + 10 * per_connection
     (kept,) = {entry.message.data for entry in hub._resender.pending._by_age}
     assert kept is frame.data
     assert f"acks_pending_bytes {float(hub._resender.pending.bytes)}".encode() in hub.metrics.render()

@@ -24,23 +24,29 @@ def test_an_empty_environment_is_a_laptop() -> None:
         "anonymous",
         False,
     )
-    assert settings.shared_types == frozenset()
+    assert settings.shared_types == {"announce", "broadcast", "notification"}
 
 
 def test_lists_are_separated_by_commas() -> None:
     assert read(CLOUD_SOCKETS_ACK_MESSAGE_TYPES=" announce , todo,").ack_message_types == ("announce", "todo")
 
 
-def test_a_topic_or_a_provider_shares_the_built_in_types() -> None:
-    built_in = {"announce", "broadcast", "notification"}
-    assert read(CLOUD_SOCKETS_PUBSUB_TOPIC_NAME="news").shared_types == built_in
-    assert read(CLOUD_SOCKETS_PUBSUB_PROVIDER="a.b:c").shared_types == built_in
+FANOUTS: list[dict[str, str]] = [
+    {},
+    {"CLOUD_SOCKETS_PUBSUB_TOPIC_NAME": "news"},
+    {"CLOUD_SOCKETS_PUBSUB_PROVIDER": "a.b:c"},
+]
 
 
+@pytest.mark.parametrize("fanout", FANOUTS)
+def test_the_built_in_types_are_shared_whatever_carries_them(fanout: dict[str, str]) -> None:
+    assert read(**fanout).shared_types == {"announce", "broadcast", "notification"}
+
+
+@pytest.mark.parametrize("fanout", FANOUTS)
 @pytest.mark.parametrize(("given", "types"), [("todo", {"todo"}), ("", set())])
-def test_a_list_of_shared_types_replaces_the_default(given: str, types: set[str]) -> None:
-    settings = read(CLOUD_SOCKETS_PUBSUB_TOPIC_NAME="news", CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES=given)
-    assert settings.shared_types == types
+def test_a_list_of_shared_types_replaces_the_default(given: str, types: set[str], fanout: dict[str, str]) -> None:
+    assert read(**fanout, CLOUD_SOCKETS_PUBSUB_MESSAGE_TYPES=given).shared_types == types
 
 
 def test_a_laptop_listens_for_itself_and_cloud_run_for_all() -> None:

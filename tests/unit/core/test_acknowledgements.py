@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.acknowledgements import (
+    AUDIENCE_BYTES,
     CONNECTION_BYTES,
     ENTRY_BYTES,
     MESSAGE_BYTES,
@@ -19,6 +20,7 @@ from app.core.acknowledgements import (
     GivenUp,
     SentMessage,
 )
+from app.core.router import Subscribers
 from tests.unit.core.test_growth import lines_run
 
 
@@ -53,6 +55,48 @@ def test_an_acknowledgement_ends_it_for_that_connection_and_message_only(queue: 
     assert not queue.acknowledge("ann", "2")
     assert not queue.acknowledge("carol", "1")
     assert due_ids(queue, 60) == (["1", "1", "2"], [])
+
+
+# The connection has the subscriptions a/1, a/2, b/1 and c/1 but for those that it leaves.
+MESSAGES = {
+    "a/1": Subscribers("a", "1"), "a/2": Subscribers("a", "2"), "a": Subscribers("a", None),
+    "b/1": Subscribers("b", "1"), "b": Subscribers("b", None), "c": Subscribers("c", None),
+    "all": Subscribers(None, None), "own": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("left", "remaining", "ended"),
+    [
+        (("a", "1"), {"a/2", "b/1", "c/1"}, {"a/1"}),
+        (("a", "2"), {"b/1", "c/1"}, {"a/2", "a"}),
+        (("b", "1"), {"a/1", "a/2", "c/1"}, {"b/1", "b"}),
+        (("a", None), {"b/1", "c/1"}, {"a/1", "a/2", "a"}),
+        (("a", None), set(), {"a/1", "a/2", "a", "all"}),
+        (("b", "1"), set(), {"b/1", "b", "all"}),
+        ((None, None), set(), {"a/1", "a/2", "a", "b/1", "b", "c", "all"}),
+    ],
+)
+def test_what_came_by_a_subscription_that_was_left_is_waited_for_no_longer(
+    left: tuple[str | None, str | None], remaining: set[str], ended: set[str]
+) -> None:
+    queue: AckQueue[str] = AckQueue(60, 600)
+    for connection in ("ann", "bob"):
+        for name, audience in MESSAGES.items():
+            queue.add(connection, SentMessage(name, b"{}", audience=audience), now=0)
+
+    def belongs(audience: Subscribers) -> bool:
+        channel, sub_id = audience
+        subscriptions = [name.split("/") for name in remaining]
+        return any(channel in (None, of) and sub_id in (None, sub) for of, sub in subscriptions)
+
+    assert queue.unsubscribe("ann", *left, belongs) == len(ended)
+    assert list(queue.message_ids_of("ann")) == [name for name in MESSAGES if name not in ended]
+    assert list(queue.message_ids_of("bob")) == list(MESSAGES)
+    assert queue.unsubscribe("carol", *left, belongs) == 0
+    queue.forget("ann")
+    queue.forget("bob")
+    assert queue.bytes == 0
 
 
 def test_a_message_is_given_up_at_the_timeout_and_not_sent_again(queue: AckQueue[str]) -> None:
@@ -157,8 +201,12 @@ def test_a_message_counts_once_while_any_connection_owes_it() -> None:
     assert queue.bytes == 0
 
 
-def test_the_size_of_a_message_is_that_of_its_json_and_its_id() -> None:
+def test_the_size_of_a_message_is_that_of_its_json_its_id_and_its_audience() -> None:
     assert message("ab", 100).size == MESSAGE_BYTES + sys.getsizeof("ab") + 100
+    of_a_channel = SentMessage("ab", bytes(100), audience=Subscribers("news", None))
+    assert of_a_channel.size == message("ab", 100).size + AUDIENCE_BYTES + sys.getsizeof("news")
+    of_all = SentMessage("ab", bytes(100), audience=Subscribers(None, None))
+    assert of_all.size == message("ab", 100).size + AUDIENCE_BYTES
 
 
 def test_over_the_bytes_the_oldest_of_who_owes_most_is_given_up_until_the_rest_fits() -> None:
@@ -324,6 +372,16 @@ def test_what_is_counted_is_what_it_takes(connections: int, messages: int, size:
         queue._owed.top()
         del same
     assert 0.5 < grown[0] / queue.bytes < 1.25
+
+
+def test_what_is_counted_for_an_audience_is_what_it_takes() -> None:
+    count = 5000
+    with memory() as grown:
+        kept = [Subscribers("".join(("news-", str(number))), "".join(("sub-", str(number)))) for number in range(count)]
+        sizes = sum(
+            SentMessage("", b"", audience=audience).size - MESSAGE_BYTES - sys.getsizeof("") for audience in kept
+        )
+    assert 0.8 < grown[0] / sizes < 1.1
 
 
 def test_what_is_counted_for_messages_of_one_id_is_what_they_take() -> None:
