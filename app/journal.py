@@ -4,8 +4,9 @@ The hub says what arrives, who joins and who comes back; the journal answers pos
 it may promise is worked out in `app.core.recovery`, which is pure; here is the state that it takes.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from sys import maxsize
 from typing import NamedTuple
 from weakref import ref
@@ -31,6 +32,8 @@ REPLAY_STALL_SECONDS = 5.0
 """Time in which a client has to take something of what is replayed to it; then its place is somebody else's."""
 LONGEST_LOOK = 2.0
 """Seconds between two looks that count: no client is to blame while the whole process stands still."""
+MAX_POSITIONS = 4
+"""Positions of other subscriptions that are looked at when one of the same channel comes back."""
 ITS_OWN = Position("", 0)
 """Stands for the position that a message bore when it was new. Only the message has it, so that it goes with it."""
 
@@ -208,8 +211,8 @@ class Journal:
         streams = [Stream.channel(channel)]
         resumed = None if text is None else self._recover(connection, streams, text)
         subscriptions = self._joins.setdefault(connection, {}).setdefault(channel, {})
-        others = {name: join for name, join in subscriptions.items() if name != sub_id}
         is_again = sub_id in subscriptions
+        others = () if is_again or resumed is None else tuple(subscriptions.values())
         join = subscriptions.setdefault(sub_id, Join(self._arrivals))
         later = connection.later
         if resumed is None:
@@ -231,10 +234,9 @@ class Journal:
             replay = self._without_what_it_had(replay, others, streams, resumed.position, waiting)
         return self._resume(connection, streams, resumed, replay, join, channel, sub_id)
 
-    def joins_of(self, connection: Connection, channel: str, sub_id: str | None) -> tuple[Join, ...]:
-        """The subscriptions by which a connection is sent what is new in a channel."""
-        joins = self._joins.get(connection, {}).get(channel, {})
-        return tuple(join for name, join in joins.items() if sub_id in (None, name))
+    def joins_of(self, connection: Connection, channel: str) -> Mapping[str, Join]:
+        """Return a connection's subscriptions of a channel, by subId."""
+        return self._joins.get(connection, {}).get(channel, {})
 
     def leave(self, connection: Connection, channel: str | None = None, sub_id: str | None = None) -> None:
         """A connection unsubscribes: from one, from a channel, from all."""
@@ -316,7 +318,14 @@ class Journal:
             end = recovered.behind.position(now_at.not_before(recovered.position.time))
         run = Run((channel,), recovered.position, () if join is None else (join,), sub_id, end)
         again = [
-            Again(each.message.number, ref(each.message), ITS_OWN if each.own else each.position, run, own=each.own)
+            Again(
+                each.message.number,
+                ref(each.message),
+                ITS_OWN if each.own else each.position,
+                run,
+                own=each.own,
+                sub_id=each.message.address.sub_id,
+            )
             for each in replay
         ]
         position = replace(recovered, replay=replay).acknowledged(now_at)
@@ -334,33 +343,34 @@ class Journal:
     def _without_what_it_had(
         self,
         replay: Sequence[Replay[Arrival]],
-        joins: dict[str, Join],
+        joins: Collection[Join],
         streams: Sequence[Stream],
         position: Position,
         waiting: Collection[float],
     ) -> list[Replay[Arrival]]:
-        """Leave out what other subscriptions of the connection to the same channel have brought it."""
-        had: dict[str, set[int] | None] = {}
-        for sub_id, join in joins.items():
-            had[sub_id] = self._numbers_since(streams, join.resumed_from, position)
+        """Leave out what other subscriptions of the connection to the same channel have brought it.
+
+        That can only be what names no subId. Of the positions from which they were given messages the earliest tell it
+        all, unless their client mixes what it has from several instances: a message may then come again.
+        """
+        live_since = min(join.number for join in joins)
+        positions = {join.resumed_from for join in joins if join.resumed_from is not None}
+        had: set[int] = set()
+        for since in nsmallest(MAX_POSITIONS, positions, key=lambda each: each.time):
+            numbers = self._numbers_since(streams, since, position)
+            if numbers is None:
+                had.update(each.message.number for each in replay)
+                break
+            had |= numbers
 
         def is_new(arrival: Arrival) -> bool:
-            for sub_id, join in joins.items():
-                if arrival.address.sub_id in (None, sub_id):
-                    numbers = had[sub_id]
-                    if arrival.number > join.number or numbers is None or arrival.number in numbers:
-                        return False
-            return True
+            return arrival.address.sub_id is not None or (arrival.number <= live_since and arrival.number not in had)
 
         # What waits for another is this one's too: that one may be left before it has come.
         return [each for each in replay if each.message.number in waiting or is_new(each.message)]
 
-    def _numbers_since(
-        self, streams: Sequence[Stream], resumed_from: Position | None, position: Position
-    ) -> set[int] | None:
+    def _numbers_since(self, streams: Sequence[Stream], resumed_from: Position, position: Position) -> set[int] | None:
         """The messages that a subscription was given when it began; None: all that `position` asks for."""
-        if resumed_from is None:
-            return set()
         if resumed_from == position:
             return None
         recovered = self._judge(streams, resumed_from)

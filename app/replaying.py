@@ -6,8 +6,9 @@ its client is told has nothing missing before it. Lanes share the connection by 
 answer, goes ahead.
 """
 
+import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,21 +59,20 @@ class Order(NamedTuple):
 class Waiting:
     """Something in a lane; a new frame, if it is not `Again`."""
 
-    __slots__ = ("frame", "joins", "lanes", "number")
+    __slots__ = ("address", "frame", "lanes", "number")
 
     def __init__(
-        self, number: float, lanes: tuple[str | None, ...], joins: tuple[Join, ...], frame: Frame | None = None
+        self,
+        number: float,
+        lanes: tuple[str | None, ...],
+        address: tuple[str, str | None] | None,
+        frame: Frame | None = None,
     ) -> None:
         self.number = number
         self.lanes = lanes
-        self.joins = joins
-        """The subscriptions that want it; none: it is wanted in any case."""
+        self.address = address
+        """The channel and subId by whose subscriptions it comes; None: it is wanted in any case."""
         self.frame = frame
-
-    @property
-    def is_wanted(self) -> bool:
-        """Return whether one of the subscriptions that it is for is still there."""
-        return not self.joins or any(not join.left for join in self.joins)
 
 
 class Again(Waiting):
@@ -88,8 +88,10 @@ class Again(Waiting):
         run: "Run",
         *,
         own: bool,
+        sub_id: str | None = None,
     ) -> None:
-        super().__init__(number, run.lanes, run.joins)
+        channel = run.lanes[0]
+        super().__init__(number, run.lanes, (channel, sub_id) if channel is not None and run.joins else None)
         self.message = message
         """Answers the message, or None once the history has let go of it."""
         self.position = position
@@ -139,8 +141,15 @@ class Pace:
         return room
 
 
+class _Want(NamedTuple):
+    """A subscription that is replayed to, and the number of the first message that it was promised."""
+
+    join: Join
+    start: float
+
+
 class _Lane:
-    __slots__ = ("asked", "credit", "frontier", "items")
+    __slots__ = ("asked", "credit", "frontier", "items", "wants")
 
     def __init__(self, frontier: Position | None) -> None:
         self.items: deque[Waiting] = deque()
@@ -148,14 +157,50 @@ class _Lane:
         """The position that its client has come to."""
         self.asked: dict[str | None, Run] = {}
         """The last of each subId."""
+        self.wants: dict[str | None, _Want] = {}
+        """By subId."""
         self.credit = 0
+
+    def promise(self, run: Run, items: Sequence[Again]) -> None:
+        """Note that a subscription was promised these, and what waits behind the first of them."""
+        for join in run.joins:
+            start = min(item.number for item in items)
+            before = self.wants.get(run.sub_id)
+            if before is not None and before.join is join:
+                start = min(start, before.start)
+            self.wants[run.sub_id] = _Want(join, start)
+
+    def drop_unwanted(self, joins: Mapping[str, Join]) -> list[Waiting]:
+        """Let go of what none of these subscriptions of its channel, and none that is replayed to, is to get.
+
+        The subscriptions are looked at once, and each thing that waits is: none of them is a factor of the other.
+        """
+        self.asked = {name: run for name, run in self.asked.items() if not all(join.left for join in run.joins)}
+        self.wants = {name: want for name, want in self.wants.items() if not want.join.left}
+        first_again = min((want.start for want in self.wants.values()), default=math.inf)
+        first_new = min((join.number for join in joins.values()), default=math.inf)
+
+        def is_wanted(item: Waiting) -> bool:
+            if item.address is None:
+                return True
+            _, sub_id = item.address
+            if isinstance(item, Again):
+                want = self.wants.get(sub_id)
+                return item.number >= (first_again if sub_id is None else math.inf if want is None else want.start)
+            join = None if sub_id is None else joins.get(sub_id)
+            return item.number > (first_new if sub_id is None else math.inf if join is None else join.number)
+
+        dropped = [item for item in self.items if not is_wanted(item)]
+        if dropped:
+            self.items = deque(item for item in self.items if is_wanted(item))
+        return dropped
 
 
 class Replaying:
     """The lanes of one connection.
 
     `written` writes a message that is sent again (None: it goes to nobody), `order_of` reads the `order` of a frame,
-    and `joins_of` answers the subscriptions by which a channel's message comes.
+    and `joins_of` answers the connection's subscriptions of a channel, by subId.
     """
 
     __slots__ = ("_joins_of", "_lanes", "_order_of", "_written", "bytes", "pace")
@@ -164,7 +209,7 @@ class Replaying:
         self,
         written: Callable[[Again, bool], Frame | None],
         order_of: Callable[[Any], Order],
-        joins_of: Callable[[str, str | None], tuple[Join, ...]],
+        joins_of: Callable[[str], Mapping[str, Join]],
         most_ahead: int,
     ) -> None:
         self.bytes = 0
@@ -191,14 +236,10 @@ class Replaying:
         elif items and (lane.frontier is None or run.position.time < lane.frontier.time):
             lane.frontier = run.position
         lane.asked[run.sub_id] = run
-        there = {item.number: item for item in lane.items}
-        new: list[Waiting] = []
-        for item in items:
-            same = there.get(item.number)
-            if same is None:
-                new.append(item)
-            elif same.joins:
-                same.joins = (*(join for join in same.joins if not join.left and join not in item.joins), *item.joins)
+        if items:
+            lane.promise(run, items)
+        there = {item.number for item in lane.items}
+        new: list[Waiting] = [item for item in items if item.number not in there]
         if new:
             # On a tie there is none of the new ones: what is not counted is between two that are.
             lane.items = deque(sorted((*lane.items, *new), key=_by_number))
@@ -211,8 +252,7 @@ class Replaying:
         order = self._order_of(frame.order)
         if not any(name in self._lanes for name in order.lanes):
             return False
-        joins = () if order.address is None else self._joins_of(*order.address)
-        item = Waiting(order.number, order.lanes, joins, frame)
+        item = Waiting(order.number, order.lanes, order.address, frame)
         for name in order.lanes:
             lane = self._lanes.get(name)
             if lane is None:  # what follows there bears a position behind this one
@@ -226,13 +266,10 @@ class Replaying:
         lane = self._lanes.get(channel)
         if lane is None:
             return 0
-        lane.asked = {name: run for name, run in lane.asked.items() if not all(join.left for join in run.joins)}
-        dropped = [item for item in lane.items if not item.is_wanted]
-        if dropped:
-            lane.items = deque(item for item in lane.items if item.is_wanted)
-            self.bytes -= sum(item.frame.size for item in dropped if item.frame is not None)
-            if not lane.items:
-                del self._lanes[channel]
+        dropped = lane.drop_unwanted(self._joins_of(channel))
+        self.bytes -= sum(item.frame.size for item in dropped if item.frame is not None)
+        if not lane.items:
+            del self._lanes[channel]
         return sum(item.frame is None for item in dropped)
 
     # What is asked

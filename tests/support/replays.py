@@ -22,7 +22,7 @@ def _given(order: Order) -> Order:
 
 def lanes(most_ahead: int) -> Replaying:
     """Lanes whose messages are frames."""
-    return Replaying(_written, _given, lambda _channel, _sub_id: (), most_ahead)
+    return Replaying(_written, _given, lambda _channel: {}, most_ahead)
 
 
 def again(frames: Iterable[Frame], lane: str | None = None, first: float = 0) -> tuple[Run, list[Again]]:

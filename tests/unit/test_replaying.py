@@ -1,5 +1,7 @@
 """Lanes: what is sent again of several channels, what has to come behind it, and what goes ahead."""
 
+import cProfile
+import pstats
 from collections.abc import Sequence
 
 import pytest
@@ -25,8 +27,8 @@ def rest(waiting: Replaying) -> list[str]:
     return found
 
 
-def for_joins(numbers: Sequence[int], join: Join, name: str = "news") -> tuple[Run, list[Again]]:
-    run = Run((name,), BEGINNING, (join,), "1")
+def for_joins(numbers: Sequence[int], join: Join, name: str = "news", sub_id: str = "1") -> tuple[Run, list[Again]]:
+    run = Run((name,), BEGINNING, (join,), sub_id)
     _, items = again([Frame(b"%d" % number) for number in numbers], name)
     return run, [
         Again(number, item.message, BEGINNING, run, own=True) for number, item in zip(numbers, items, strict=True)
@@ -77,10 +79,10 @@ def test_replays_of_one_channel_are_merged_in_the_order_of_arrival_each_message_
     waiting = lanes(10**6)
     one, other = Join(0), Join(0)
     assert waiting.replay(*for_joins([2, 4, 5], one)) == 3
-    assert waiting.replay(*for_joins([1, 3, 4, 6], other)) == 3
+    assert waiting.replay(*for_joins([1, 3, 4, 6], other, sub_id="2")) == 3
     one.left = True
-    assert waiting.leave("news") == 2  # the fourth is for the other, too
-    assert rest(waiting) == ["1", "3", "4", "6"]
+    assert waiting.leave("news") == 0  # from its first on the other gets all of them
+    assert rest(waiting) == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_what_is_merged_later_comes_before_what_is_new_and_arrived_later() -> None:
@@ -99,7 +101,9 @@ def test_what_is_merged_later_comes_before_what_is_new_and_arrived_later() -> No
 
 def test_what_is_left_is_dropped_with_what_is_new_of_it() -> None:
     join = Join(0)
-    waiting = Replaying(lambda one, _: one.message(), lambda order: order, lambda _channel, _sub_id: (join,), 10**6)
+    waiting = Replaying(
+        lambda one, _: one.message(), lambda order: order, lambda _: {} if join.left else {"1": join}, 10**6
+    )
     waiting.replay(*for_joins([1, 2], join))
     new = Frame(b"new")
     new.order = Order(("news",), 3, ("news", None))
@@ -150,7 +154,7 @@ def test_whoever_asks_and_leaves_again_and_again_has_no_more_kept_for_it() -> No
         assert waiting.leave("news") == 0
     lane = waiting._lanes["news"]
     assert list(lane.asked) == ["1"]
-    assert all(len(item.joins) <= 2 for item in lane.items)
+    assert list(lane.wants) == ["1"]
     stays.left = True
     assert waiting.leave("news") == 2
 
@@ -173,3 +177,45 @@ def test_a_fast_client_is_sent_as_much_as_may_wait() -> None:
         now += 0.1
         pace.room(0, now)
     assert pace.ahead == 500_000
+
+
+def calls(subscriptions: int, messages: int) -> int:
+    """Count the calls that it takes to replay to so many subscriptions of a channel, and to leave each of them."""
+    joins = {f"{number}": Join(0) for number in range(subscriptions)}
+    waiting = Replaying(lambda one, _: one.message(), lambda order: order, lambda _: joins, 10**6)
+    numbers = range(1, messages + 1)
+    runs = [for_joins(numbers, join, sub_id=name) for name, join in joins.items()]
+    new = [Frame(b"new") for _ in numbers]
+    for at, frame in enumerate(new):
+        frame.order = Order(("news",), messages + 1 + at, ("news", None))
+    profile = cProfile.Profile()
+    profile.enable()
+    for run, items in runs:
+        waiting.replay(run, items)
+    for frame in new:
+        assert waiting.holds(frame)
+    for name in tuple(joins):
+        joins.pop(name).left = True
+        waiting.leave("news")
+    profile.disable()
+    assert not waiting
+    return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+
+def test_what_a_subscription_costs_grows_with_what_waits_and_not_with_the_other_subscriptions_too() -> None:
+    few = calls(50, 100)
+    assert calls(100, 100) < 2.6 * few
+    assert calls(50, 200) < 2.6 * few
+
+
+def test_what_waits_keeps_nothing_for_each_subscription() -> None:
+    joins = {f"{number}": Join(0) for number in range(1000)}
+    waiting = Replaying(lambda one, _: one.message(), lambda order: order, lambda _: joins, 10**6)
+    for name, join in joins.items():
+        waiting.replay(*for_joins([1, 2], join, sub_id=name))
+    new = Frame(b"new")
+    new.order = Order(("news",), 3, ("news", None))
+    waiting.holds(new)
+    lane = waiting._lanes["news"]
+    assert all(item.address == ("news", None) for item in lane.items)
+    assert len(lane.wants) == len(joins)
