@@ -25,13 +25,15 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 WEBKIT = Path(__file__).with_name("webkit_page.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
 """The Python that Debian's packages are for."""
+PATIENCE = 90.0
+"""Seconds that a script may take, unless it is said otherwise."""
 
 
 class Engine(Protocol):
     """One page in a browser."""
 
-    async def run(self, url: str, script: str) -> Any:
-        """Open the page, run this async function's body in it, and answer what it returns."""
+    async def run(self, url: str, script: str, seconds: float = PATIENCE) -> Any:
+        """Open the page, run this async function's body in it, and answer what it returns, if it does so in time."""
 
 
 def absent(what: str, *, needed: bool) -> None:
@@ -57,10 +59,10 @@ class _Chromium:
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
 
-    async def run(self, url: str, script: str) -> Any:
+    async def run(self, url: str, script: str, seconds: float = PATIENCE) -> Any:
         page = await self._browser.new_page()
         await page.goto(url)
-        return await page.evaluate(f"async () => {{{script}}}")
+        return await soon(page.evaluate(f"async () => {{{script}}}"), seconds)
 
 
 class _Firefox:
@@ -70,20 +72,21 @@ class _Firefox:
         self._socket = socket
         self._numbers = itertools.count(1)
 
-    async def command(self, method: str, **params: Any) -> Any:
+    async def command(self, method: str, seconds: float = PATIENCE, **params: Any) -> Any:
         number = next(self._numbers)
         await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            message = json.loads(await soon(self._socket.recv(), 90))
+            message = json.loads(await soon(self._socket.recv(), seconds))
             if message.get("id") == number:
                 assert message["type"] == "success", message
                 return message["result"]
 
-    async def run(self, url: str, script: str) -> Any:
+    async def run(self, url: str, script: str, seconds: float = PATIENCE) -> Any:
         context = (await self.command("browsingContext.create", type="tab"))["context"]
         await self.command("browsingContext.navigate", context=context, url=url, wait="complete")
         result = await self.command(
             "script.callFunction",
+            seconds,
             functionDeclaration=f"async () => JSON.stringify(await (async () => {{{script}}})())",
             awaitPromise=True,
             target={"context": context},
@@ -125,14 +128,14 @@ class _WebKit:
     def __init__(self, display: str) -> None:
         self._display = display
 
-    async def run(self, url: str, script: str) -> Any:
+    async def run(self, url: str, script: str, seconds: float = PATIENCE) -> Any:
         environment = {**os.environ, "DISPLAY": self._display, "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1"}
         process = await asyncio.create_subprocess_exec(
             SYSTEM_PYTHON, str(WEBKIT), url, script,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment,
         )  # fmt: skip
         try:
-            output, errors = await soon(process.communicate(), 90)
+            output, errors = await soon(process.communicate(), seconds)
         finally:
             if process.returncode is None:
                 process.kill()

@@ -19,3 +19,7 @@ def fails(websocket: Any) -> dict[str, Any]:
 async def slow(websocket: Any) -> dict[str, Any]:
     await asyncio.sleep(1)
     return {"user": websocket.headers.get("X-User")}
+
+
+def from_query(websocket: Any) -> dict[str, Any]:
+    return {"user": websocket.args.get("who")}
