@@ -207,7 +207,7 @@ class Control:
         elif not self._turn_ends:
             self._turn_ends = self._turns.first(time())
         elif time() >= self._turn_ends:
-            self._turn_ends = await self._turns.next()
+            self._turn_ends = await self._turns.next(self._turn_ends)
         return await self.inbox.get()  # at once: who is cancelled while it waits for its turn has taken nothing
 
     def unread(self) -> Iterator[str | bytes]:

@@ -243,7 +243,7 @@ class WebSocketStream(WSStream):
         ends = turns.first(turns.time())
         while (last := await self._handle_some(ends, turns.time)) is not None:
             self._note_held(last)
-            ends = await turns.next()
+            ends = await turns.next(ends)
             if self.closed or self._broken:
                 return
         self._note_held()

@@ -3,7 +3,7 @@
 import asyncio
 from itertools import pairwise
 
-from app.server.turns import GRANTS, LONG, SHORT, WINDOW, Turns
+from app.server.turns import GRANTS, HEAVY, LONG, SHORT, WINDOW, Turns
 from tests.support.deadline import soon
 
 
@@ -69,3 +69,34 @@ def test_one_long_first_turn_in_a_window() -> None:
     assert turns.first(100.0 + LONG / 2) == 100.0 + LONG
     assert turns.first(100.0 + LONG) == 100.0 + LONG + SHORT
     assert turns.first(100.0 + WINDOW) == 100.0 + WINDOW + LONG
+
+
+async def test_who_takes_more_than_its_turn_goes_on_behind_who_does_not() -> None:
+    """A large message is handled in one piece, and a hundred clients with such are not to hold up one with small ones."""
+    time = Hand()
+    turns = Turns(time)
+    went: list[str] = []
+
+    async def take(name: str, overran: float) -> None:
+        await turns.next(time.now - overran)
+        went.append(name)
+
+    heavy = [asyncio.create_task(take("heavy", 2 * HEAVY)) for _ in range(20)]
+    await asyncio.sleep(0)
+    light = [asyncio.create_task(take("light", 0)) for _ in range(2)]
+    await soon(asyncio.gather(*light))
+    assert went.count("heavy") <= 2 * GRANTS
+    await soon(asyncio.gather(*heavy))
+    assert not turns.is_busy
+
+
+async def test_those_who_take_more_are_not_forgotten_for_those_who_do_not() -> None:
+    time = Hand()
+    turns = Turns(time)
+    heavy = asyncio.create_task(turns.next(time.now - 2 * HEAVY))
+    light: list[asyncio.Task[float]] = []
+    for _ in range(10):
+        light += [asyncio.create_task(turns.next(time.now)) for _ in range(10)]
+        await asyncio.sleep(0)
+    assert heavy.done()
+    await soon(asyncio.gather(*light))
