@@ -20,6 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKOV_VENV := .cache/checkov
 CONFORMANCE_VENV := .cache/conformance
+INTEROP_VENV := .cache/interop
 
 .PHONY: help
 help: ## Show this
@@ -59,6 +60,7 @@ lock: $(VENV)/dev.stamp ## Write the lock files anew, with the newest versions t
 	echo checkov | $(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) - -o .ci/checkov.lock
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) bench/peers/requirements.in -o bench/peers/requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) tests/conformance/requirements.in -o tests/conformance/requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK_FLAGS) tests/interop/requirements.in -o tests/interop/requirements.lock
 LOCK_FLAGS := --universal --python-version 3.11 --fork-strategy requires-python --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
 
@@ -98,6 +100,10 @@ bench: $(VENV)/dev.stamp ## Measure the service beside its peers, and write docs
 .PHONY: conformance
 conformance: $(VENV)/dev.stamp $(CONFORMANCE_VENV)/stamp ## Run Autobahn's 517 cases against the server, in each way it serves (ARGS="--messages 1000")
 	$(BIN)/python -m tests.conformance --python $(CONFORMANCE_VENV)/bin/python $(ARGS)
+
+.PHONY: interop
+interop: $(VENV)/dev.stamp $(INTEROP_VENV)/stamp $(INTEROP_VENV)/node/stamp ## Try clients and proxies that others wrote, as far as they are here (ARGS="-k nginx")
+	$(BIN)/python -m pytest -m interop tests/interop $(ARGS)
 
 .PHONY: smoke
 smoke: $(VENV)/dev.stamp ## Try the service at URL over real sockets
@@ -156,6 +162,17 @@ $(CONFORMANCE_VENV)/stamp: tests/conformance/requirements.lock
 	$(PYTHON) -m venv $(CONFORMANCE_VENV)
 	$(CONFORMANCE_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r tests/conformance/requirements.lock
 	@touch $@
+
+# So have the clients of others. Without npm those for Node are missing, and the table says so.
+$(INTEROP_VENV)/stamp: tests/interop/requirements.lock
+	$(PYTHON) -m venv $(INTEROP_VENV)
+	$(INTEROP_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r tests/interop/requirements.lock
+	@touch $@
+
+$(INTEROP_VENV)/node/stamp: tests/interop/package-lock.json tests/interop/package.json tests/interop/.npmrc
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@if command -v npm >/dev/null; then cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch stamp; \
+		else echo "npm is not installed: clients for Node, Bun and Deno are left out"; fi
 
 .PHONY: FORCE
 FORCE:

@@ -14,6 +14,7 @@ FILE = "file"
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[^/?#\s@:\[\]\x00-\x1f\x7f-\x9f]*"
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?")
 _PATTERN = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*)://({_HOST})(?::(\*|[0-9]{{1,5}}))?")
+_OF_SOCKETS = {"ws": "http", "wss": "https"}
 _HOST_AND_PORT = re.compile(rf"({_HOST})(?::([0-9]{{0,5}}))?")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _LOOPBACK_NAME = re.compile(r"(?:[a-z0-9_-]+\.)*localhost\.?")
@@ -87,11 +88,15 @@ class Origin(NamedTuple):
 
 
 def origin_of(text: str) -> Origin | None:
-    """Read an Origin header; None for `null` and for what is no origin."""
+    """Read an Origin header; None for `null` and for what is no origin.
+
+    Of libraries that name the scheme of the socket instead of a page's, the page's is meant.
+    """
     found = _ORIGIN.fullmatch(text.lower())
     if found is None:
         return None
     scheme, host, port = found.groups()
+    scheme = _OF_SOCKETS.get(scheme, scheme)
     if scheme in DEFAULT_PORTS and not host:
         return None
     try:

@@ -210,3 +210,10 @@ REFUSED = [
 def test_an_entry_that_no_page_could_have_is_refused_with_a_sentence(entry: str) -> None:
     with pytest.raises(ValueError, match=r"[a-z]{2}"):
         origin_pattern(entry)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("ws://a.test:8080", "http://a.test:8080"), ("wss://a.test", "https://a.test")]
+)
+def test_a_library_that_names_the_sockets_scheme_means_the_pages(said: str, meant: str) -> None:
+    assert origin_of(said) == origin_of(meant) is not None

@@ -72,7 +72,7 @@ def test_one_long_first_turn_in_a_window() -> None:
 
 
 async def test_who_takes_more_than_its_turn_goes_on_behind_who_does_not() -> None:
-    """A large message is handled in one piece, and a hundred clients with such are not to hold up one with small ones."""
+    """A large message is handled in one piece, and a hundred clients with such hold up nobody."""
     time = Hand()
     turns = Turns(time)
     went: list[str] = []
@@ -85,7 +85,7 @@ async def test_who_takes_more_than_its_turn_goes_on_behind_who_does_not() -> Non
     await asyncio.sleep(0)
     light = [asyncio.create_task(take("light", 0)) for _ in range(2)]
     await soon(asyncio.gather(*light))
-    assert went.count("heavy") <= 2 * GRANTS
+    assert went.index("light") <= GRANTS
     await soon(asyncio.gather(*heavy))
     assert not turns.is_busy
 

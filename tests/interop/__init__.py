@@ -1,0 +1,1 @@
+"""Everybody else's clients and proxies at the hub: `make interop`."""

@@ -1,0 +1,4 @@
+// undici's class, for Node.
+import { load, speak } from "./lines.mjs";
+
+speak(load("undici").WebSocket);
