@@ -122,8 +122,8 @@ export class ClosedError extends Error {
 
 /** A message. It counts as taken when its listeners have returned and all that they gave to `waitUntil` is fulfilled; then
  * it is acknowledged, if its type is one of `ackTypes` or it came with `isRetry`. If a listener throws or one of those is rejected,
- * a message that awaits an acknowledgement is handed over again when it comes again. The promise of an `async` listener counts as
- * given to `waitUntil`. */
+ * the message is not taken, whatever its type: no position moves over it, and it is handed over again when it comes again. The
+ * promise of an `async` listener counts as given to `waitUntil`. */
 export class MessageEvent extends Event {
   /** @param {Message} message */
   constructor(message) {
@@ -179,10 +179,12 @@ const NOT_YET = 0;
 const REFUSED = 1; // the application failed on it: when it comes again it is handed over again
 const YES = 2;
 
-/** A message in its stream. `repeats`: the same message as it came first; when that is taken, so is this. `begins`: no message,
- * but the place where what this subscription missed begins.
- * @typedef {{position?: string, id?: string, stream?: Stream, wantsAck: boolean, taken: number, repeats?: Delivery, begins?: Wish}}
- *   Delivery */
+/** A message in its stream. `repeats`: the same message as it came first; when that is taken, so is this. `answers`: no message,
+ * but the place from which on this subscription goes on with its channel.
+ * @typedef {{position?: string, id?: string, stream?: Stream, wantsAck: boolean, taken: number, repeats?: Delivery,
+ *   answers?: {wish: Wish, start: Start | null}}} Delivery */
+
+/** A place of its own from which a subscription goes on. @typedef {{from: string | undefined}} Start */
 
 /** @param {Delivery} delivery */
 const isTaken = ({taken, repeats}) => taken === YES || repeats?.taken === YES;
@@ -201,9 +203,9 @@ class Wish {
     /** @type {Set<Waiter>} */
     this.waiters = new Set();
     this.confirmed = false; // by any socket
-    /** Until it is answered where it goes on, it goes on from here, and then from where its channel is. @type {string | undefined} */
-    this.from = undefined;
-    this.begun = true;
+    this.isPlaced = false; // an answer has said where it begins
+    /** Until its channel has come to where that is, it goes on from here; then from where its channel is. @type {Start | null} */
+    this.start = null;
   }
 
   get isWanted() {
@@ -231,7 +233,7 @@ class Stream {
 
   /** A message, or a position, that comes behind all that came before. @param {Delivery} delivery */
   note(delivery) {
-    if (delivery.position === undefined && delivery.begins === undefined) return;
+    if (delivery.position === undefined && delivery.answers === undefined) return;
     delivery.stream = this;
     this.later = null;
     this.ahead.push(delivery);
@@ -239,9 +241,9 @@ class Stream {
     this.advance();
   }
 
-  /** A reply said that everything up to here was sent. @param {string} [position] @param {Wish} [begins] */
-  reached(position, begins) {
-    this.note({position, wantsAck: false, taken: YES, begins});
+  /** A reply said that everything up to here was sent. @param {string} [position] @param {Wish} [wish] */
+  reached(position, wish) {
+    this.note({position, wantsAck: false, taken: YES, answers: wish && {wish, start: wish.start}});
   }
 
   /** ... or will have been when the replay behind it is over. @param {string | undefined} position @param {number} now */
@@ -252,9 +254,9 @@ class Stream {
   advance() {
     let taken = 0;
     while (taken < this.ahead.length && isTaken(this.ahead[taken])) {
-      const {position, begins} = this.ahead[taken];
+      const {position, answers} = this.ahead[taken];
       if (position !== undefined) this.position = position;
-      if (begins !== undefined) this.drop(begins);
+      if (answers !== undefined && answers.wish.start === answers.start) this.drop(answers.wish); // else it was asked for again since
       taken += 1;
     }
     if (taken > 0) this.ahead.splice(0, taken);
@@ -272,15 +274,15 @@ class Stream {
 
   /** A subscription is asked for from this position on. @param {Wish} wish @param {string | undefined} from */
   resumes(wish, from) {
-    if (this.behind.size === 0) this.base = from;
-    wish.from = from;
-    wish.begun = false;
+    // A subscription that is new has a start which its channel has yet to come to.
+    if (this.behind.size === 0) this.base = wish.start !== null && wish.start.from === from ? this.position : from;
+    wish.start = {from};
     this.behind.add(wish);
   }
 
   /** A subscription goes on with its channel, or is gone. @param {Wish} wish */
   drop(wish) {
-    wish.begun = true;
+    wish.start = null;
     this.behind.delete(wish);
   }
 
@@ -372,7 +374,7 @@ class Link {
     const told = this.farewell?.reconnect;
     if (typeof told === "boolean") return told;
     const {status} = this.why;
-    if (status !== undefined) return status >= 500 || status < 400 || TRY_AGAIN_STATUSES.has(status);
+    if (!this.opened && status !== undefined) return status >= 500 || status < 400 || TRY_AGAIN_STATUSES.has(status);
     return comesBack(this.code);
   }
 
@@ -467,6 +469,9 @@ class Limit {
  *   feeds: Set<Feed>,
  *   isClosed: () => boolean}} Inner */
 
+/** Nobody iterates any more: that is no failure. */
+class GivenUp extends Error {}
+
 /** Messages that wait for `for await`. Each is taken when the next one is asked for. */
 class Feed {
   /** @type {{message: Message, taken: (value?: any) => void, refused: (error: Error) => void}[]} */
@@ -508,11 +513,10 @@ class Feed {
     return Promise.resolve({value: undefined, done: true});
   }
 
-  /** Nobody asks for more: what was not taken is left to whoever it comes to again. */
-  end() {
+  /** Nobody asks for more: what was not taken is left to whoever it comes to again. @param {Error} [error] */
+  end(error = new GivenUp("the iteration ended before the message was taken")) {
     if (this.isOver) return;
     this.isOver = true;
-    const error = new Error("the iteration ended before the message was taken");
     for (const {refused} of this.#handed === null ? this.#items : [this.#handed, ...this.#items]) refused(error);
     this.#items = [];
     this.#handed = null;
@@ -887,7 +891,7 @@ export class Client extends EventTarget {
     }
     for (const errand of [...this.#errands]) this.#done(errand, () => errand.reject(end));
     for (const {wishes} of this.#channels.values()) for (const wish of wishes.values()) rejectAll(wish, end);
-    for (const feed of [...this.#feeds]) feed.end();
+    for (const feed of [...this.#feeds]) feed.end(end);
     this.#changed.set();
     this.#roomAgain.set();
     this.#wake();
@@ -1063,7 +1067,7 @@ export class Client extends EventTarget {
   /** @param {Link} link @param {URL} url */
   #dial(link, url) {
     const {WebSocket, requestTimeout, openTimeout, timers} = this.#options;
-    const stop = listenForWhy(link, url);
+    const {dialling, stop} = listenForWhy(link, url);
     link.ended.promise.then(() => setTimeout(stop));
     /** @type {Timer | Limit} */
     let limit = new Timer(timers, openTimeout, () => {
@@ -1074,7 +1078,7 @@ export class Client extends EventTarget {
     /** @type {WebSocket} */
     let socket;
     try {
-      socket = new WebSocket(url.href);
+      socket = dialling(() => new WebSocket(url.href));
     } catch (error) {
       link.why = {...link.why, blocked: true, cause: error};
       this.#ended(link, 1006, "");
@@ -1085,6 +1089,7 @@ export class Client extends EventTarget {
       stop();
       limit.stop();
       link.opened = true;
+      link.why = {};
       if (link.welcomed.isSet) return;
       limit = new Limit(this.#options, requestTimeout, link, () => {
         link.why.late = requestTimeout;
@@ -1311,7 +1316,9 @@ export class Client extends EventTarget {
         if (group !== undefined) group.allRecovered = false;
         stream.giveUpRefused();
       }
-      stream.reached(answer.position, wish);
+      if (!wish.isPlaced && wish.start === null && answer.position !== undefined) wish.start = {from: answer.position};
+      wish.isPlaced = true;
+      if (!link.skipped.has(stream)) stream.reached(answer.position, wish); // else something before it is asked for again
     }
     if (resumed) this.#isAnswered(link, wish);
   }
@@ -1369,24 +1376,20 @@ export class Client extends EventTarget {
       return;
     }
     this.#untaken += 1;
-    Promise.all(event.awaited)
-      .then(
-        () => this.#settle(delivery),
-        () => {
-          if (delivery.wantsAck) delivery.taken = REFUSED;
-          else this.#settle(delivery);
-        },
-      )
-      .then(() => {
-        this.#untaken -= 1;
-        if (this.#untaken > this.#options.maxUntaken / 2) return;
-        this.#roomAgain.set();
-        for (const link of this.#links) {
-          if (link.skipped.size === 0 || link.muted) continue;
-          link.isReplaced = true;
-          link.leaving.set();
-        }
-      });
+    Promise.allSettled(event.awaited).then((results) => {
+      const failures = results.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
+      const isTaken = failures.every((error) => error instanceof GivenUp && !delivery.wantsAck);
+      if (isTaken) this.#settle(delivery);
+      else delivery.taken = REFUSED;
+      this.#untaken -= 1;
+      if (this.#untaken > this.#options.maxUntaken / 2) return;
+      this.#roomAgain.set();
+      for (const link of this.#links) {
+        if (link.skipped.size === 0 || link.muted) continue;
+        link.isReplaced = true;
+        link.leaving.set();
+      }
+    });
   }
 
   /** The application has taken a message. @param {Delivery} delivery */
@@ -1456,7 +1459,7 @@ export class Client extends EventTarget {
     if (!link.isWelcome || link.ended.isSet || link.asked(channel, subId) !== undefined) return;
     // What is new while a socket is replaced goes on from where the old one has begun with it.
     if (link.before !== null && !wish.confirmed && link.before.asked(channel, subId) !== undefined) return;
-    const from = wish.begun ? (wish.confirmed ? stream.position : undefined) : wish.from;
+    const from = wish.start !== null ? wish.start.from : wish.confirmed ? stream.position : undefined;
     this.#askFor(link, stream, wish, from, link.resumed && wish.confirmed);
   }
 
@@ -1995,8 +1998,8 @@ function checkNumber(name, value, mayBeZero) {
   throw new TypeError(`${name} has to be a number above 0, or Infinity${mayBeZero ? ", or 0" : ""}: ${String(value)}`);
 }
 
-/** Hear why a socket is not opened, where the socket itself does not say it; answers a function that ends this.
- * @param {Link} link @param {URL} url @returns {() => void} */
+/** Hear why a socket is not opened, where the socket itself does not say it. `dialling` calls what makes the socket; `stop` ends this.
+ * @param {Link} link @param {URL} url @returns {{dialling: (dial: () => WebSocket) => WebSocket, stop: () => void}} */
 function listenForWhy(link, url) {
   const blocked = (/** @type {any} */ {effectiveDirective, blockedURI, disposition}) => {
     if (disposition === "report" || !String(effectiveDirective).startsWith("connect-src") || !String(blockedURI).startsWith(url.origin))
@@ -2004,19 +2007,34 @@ function listenForWhy(link, url) {
     link.why.blocked = true;
   };
   globalThis.document?.addEventListener("securitypolicyviolation", blocked);
-  // Node's own class gives no status; what it is made of does.
+  // Node's own class gives no status; what it is made of does, of all requests: ours is created while the socket is made.
   const diagnostics = /** @type {any} */ (globalThis).process?.getBuiltinModule?.("node:diagnostics_channel");
+  /** @type {any} */
+  let own;
+  const created = (/** @type {any} */ {request}) => {
+    if (request.upgrade === "websocket") own = request;
+  };
   const answered = (/** @type {any} */ {request, response}) => {
-    if (response.statusCode === 101 || `${request.origin}${request.path}`.replace(/^http/, "ws") !== url.href) return;
+    if (request !== own || response.statusCode === 101) return;
     link.why.status = response.statusCode;
     const headers = Array.from(response.headers ?? [], String);
     const at = headers.findIndex((header, index) => index % 2 === 0 && header.toLowerCase() === "retry-after");
     if (at >= 0) link.why.retryAfter = Number(headers[at + 1]) * 1000;
   };
   diagnostics?.subscribe("undici:request:headers", answered);
-  return () => {
-    globalThis.document?.removeEventListener("securitypolicyviolation", blocked);
-    diagnostics?.unsubscribe("undici:request:headers", answered);
+  return {
+    dialling: (dial) => {
+      diagnostics?.subscribe("undici:request:create", created);
+      try {
+        return dial();
+      } finally {
+        diagnostics?.unsubscribe("undici:request:create", created);
+      }
+    },
+    stop: () => {
+      globalThis.document?.removeEventListener("securitypolicyviolation", blocked);
+      diagnostics?.unsubscribe("undici:request:headers", answered);
+    },
   };
 }
 

@@ -87,6 +87,24 @@ test("a handler may await a request, however many messages wait", async (server,
   assert.deepEqual({...client.positions}, {news: "p7"});
 });
 
+test("a position does not move over what was left out, whatever is answered behind it", async (server, app) => {
+  const [client, first] = await opened(server, app, {maxUntaken: 2});
+  let take;
+  const taking = new Promise((resolve) => (take = resolve));
+  app.take = () => taking;
+  await subscribed(first, client, "news", "a", {position: "p0"});
+  const asking = client.getInfo(); // keeps the socket
+  const {ackId} = await first.heard();
+  for (const number of [1, 2, 3]) first.announce(number, {subId: "a"});
+  await subscribed(first, client, "news", "b", {position: "p3"});
+  take();
+  const second = await server.accept();
+  assert.deepEqual(app.messages, [1, 2]);
+  assert.deepEqual([(await second.heard()).position, (await second.heard()).position], ["p2", "p3"]);
+  first.say({type: "getInfo", ackId});
+  await asking;
+});
+
 test("a request of an application that is behind opens a socket", async (server, app) => {
   const [client, first] = await opened(server, app, {maxUntaken: 2});
   let work;
@@ -482,6 +500,44 @@ for (const status of [401, 403, 404])
     assert.equal(app.waits.length, 0);
   });
 
+test("what other requests to its address are answered does not count", async (server, app) => {
+  const {server: http} = server;
+  const [upgrade] = http.listeners("upgrade");
+  const dials = [];
+  let dialled = () => {};
+  const dial = async () => {
+    while (dials.length === 0) await new Promise((resolve) => (dialled = resolve));
+    return dials.shift();
+  };
+  http.removeListener("upgrade", upgrade);
+  http.on("upgrade", (...asked) => (dials.push(asked), dialled()));
+  http.on("request", (_, response) => response.writeHead(426, {Connection: "close"}).end());
+  const client = app.client(server.url);
+  const connecting = client.connect();
+  const [, lost] = await dial();
+  const other = new Client(server.url);
+  const refused = other.connect();
+  const [, refusing] = await dial();
+  assert.equal((await fetch(server.url.replace("ws:", "http:"))).status, 426);
+  refusing.end("HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  await assert.rejects(refused, (caught) => caught instanceof ClosedError && caught.code === 403);
+  lost.destroy();
+  const next = await dial();
+  assert.deepEqual(
+    app.refused.map(({status, temporary}) => [status, temporary]),
+    [[undefined, true]],
+  );
+  assert.equal((await fetch(server.url.replace("ws:", "http:"))).status, 426);
+  upgrade(...next);
+  const peer = await server.accept();
+  await connecting;
+  peer.cut();
+  upgrade(...(await dial()));
+  await server.accept();
+  await app.until(() => app.states.at(-1) === "open");
+  assert.equal(app.refused.length, 1);
+});
+
 test("503 is told once a try, and it goes on as the server asks", async (server, app) => {
   server.refusals = ["503", "503"];
   server.retryAfter = 3;
@@ -722,6 +778,26 @@ test("a handle is iterated, each message taken when the next is asked for", asyn
   client.close();
   assert.deepEqual(await next, {value: undefined, done: true});
 });
+
+for (const [how, position] of [
+  ["leaves", "p1"],
+  ["is ended with its client", "p0"],
+])
+  test(`an iteration that ${how} leaves its channel at ${position}`, async (server, app) => {
+    const [client, peer] = await opened(server, app);
+    await subscribed(peer, client, "news", "other", {position: "p0"});
+    const handle = client.channel("news");
+    const asking = handle.subscribe();
+    await peer.subscribed({position: "p0"});
+    await asking;
+    const iterator = handle[Symbol.asyncIterator]();
+    peer.announce(1);
+    assert.equal((await iterator.next()).value.payload, 1);
+    if (how === "leaves") iterator.return();
+    else client.close();
+    await turns();
+    assert.deepEqual({...client.positions}, {news: position});
+  });
 
 test("a handle that nobody iterates holds nothing back", async (server, app) => {
   const [client, peer] = await opened(server, app, {ackTypes: ["announce"]});

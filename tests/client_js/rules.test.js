@@ -119,6 +119,36 @@ test("several subscriptions of a channel each go on from what was taken", async 
   assert.deepEqual([(await third.heard()).position, (await third.heard()).position], ["p9", "p1"]);
 });
 
+test("a subscription that is new begins where it was answered, while its channel is behind that", async (server, app) => {
+  const [client, first] = await opened(server, app);
+  let take;
+  app.take = (payload) => (payload === 1 ? new Promise((resolve) => (take = resolve)) : undefined);
+  await subscribed(first, client, "news", "a", {position: "p0"});
+  first.announce(1, {subId: "a"});
+  await app.has(1);
+  await subscribed(first, client, "news", "b", {position: "p2"}); // 2 was before it
+  assert.deepEqual({...client.positions}, {news: "p0"});
+  first.cut();
+  const second = await server.accept();
+  const [a, b] = [await second.heard(), await second.heard()];
+  assert.deepEqual([a.position, b.position], ["p0", "p2"]);
+  take(); // the channel has come to the first answer, but what b has missed has not come
+  second.announce(9, {subId: "a"});
+  second.acknowledge(a, {recovered: true, position: "p9"});
+  await app.has(1, 9);
+  assert.deepEqual({...client.positions}, {news: "p0"});
+  second.cut();
+  const third = await server.accept();
+  const again = [await third.heard(), await third.heard()];
+  assert.deepEqual(
+    again.map(({position}) => position),
+    ["p9", "p2"],
+  );
+  for (const request of again) third.acknowledge(request, {recovered: true, position: "p9"});
+  await allReceived(third, client);
+  assert.deepEqual({...client.positions}, {news: "p9"});
+});
+
 for (const answer of [{recovered: false}, {}])
   test(`${JSON.stringify(answer)} is told as a gap, in its place among the messages`, async (server, app) => {
     const order = [];
@@ -237,6 +267,40 @@ test("what the application refused holds the position and is handed over again",
   await app.has(1, 2, 3, 2);
   assert.deepEqual({...client.positions}, {news: "p3"});
 });
+
+for (const answer of [{recovered: true}, {recovered: false}])
+  test(`what the application failed on is not taken, whatever its type: ${JSON.stringify(answer)}`, async (server, app) => {
+    const [client, first] = await opened(server, app);
+    let fails = true;
+    app.take = async (payload) => {
+      if (fails && payload === 2) throw new Error("not now");
+    };
+    await subscribed(first, client, "news", "1", {position: "p0"});
+    for (const number of [1, 2, 3]) first.announce(number);
+    await allReceived(first, client);
+    assert.deepEqual({...client.positions}, {news: "p1"});
+    first.cut();
+    const second = await server.accept();
+    const request = await second.heard();
+    assert.equal(request.position, "p1");
+    if (answer.recovered) {
+      second.announce(2); // and it fails again
+      second.announce(3);
+    }
+    second.acknowledge(request, {position: "p3", ...answer});
+    await allReceived(second, client);
+    assert.deepEqual({...client.positions}, {news: answer.recovered ? "p1" : "p3"});
+    if (!answer.recovered) return; // it does not come again
+    fails = false;
+    second.cut();
+    const third = await server.accept();
+    await third.subscribed({recovered: true, position: "p1"});
+    third.announce(2);
+    third.announce(3);
+    await app.has(1, 2, 3, 2, 2);
+    await allReceived(third, client);
+    assert.deepEqual({...client.positions}, {news: "p3"});
+  });
 
 test("a rotation loses and doubles nothing and keeps the order", async (server, app) => {
   const [client, old] = await opened(server, app);
