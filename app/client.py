@@ -22,9 +22,9 @@ there is no such proof, and the application is told of a gap.
 Nothing is late while something comes. A timeout counts from the last byte of a message, so that a slow link gets done.
 
 Nothing unbounded. While `QUEUE` messages wait for the application the socket is not read. Where the application awaits
-an answer the socket is read on; a channel that brings more than `QUEUE_WITH_REQUESTS` is then left, and asked for again
-from where it was when half of them are taken. A server that finds a client too slow closes with 3008, and the client
-goes on from its position.
+an answer the socket is read on; a channel that brings more than `QUEUE_WITH_REQUESTS`, or `MAX_UNTAKEN`, is then left,
+and asked for again from where it was when half of that is taken. What the server does not keep for so long is a gap. A
+server that finds a client too slow closes with 3008, and the client goes on from its position.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ import ssl
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
@@ -49,9 +49,10 @@ from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import CTRL_OPCODES, Frame
 from websockets.protocol import State as SocketState
+from websockets.uri import parse_uri
 
 from app.protocol import messages
 
@@ -63,8 +64,11 @@ Message = dict[str, Any]
 """A message as it came, decoded: `type`, `channel`, `subId`, `payload`, `id` ... (contract, section 3)."""
 
 QUEUE = 256
-QUEUE_WITH_REQUESTS = 4 * QUEUE
-"""Messages that may wait for the application; the second while it awaits an answer, which comes behind them."""
+QUEUE_WITH_REQUESTS = 9_000
+"""Messages that may wait for the application; the second while it awaits an answer, which comes behind them. Repeats of
+all of them have to be known: it is below `REMEMBERED`."""
+MAX_UNTAKEN = 16 * 2**20
+"""Characters, as they came, that may wait to be handed out."""
 REMEMBERED = 10_000
 """Messages by which repeats are known; also how many may wait behind one that the application has not taken."""
 MAX_REQUESTS = 1000
@@ -212,11 +216,13 @@ class _Delivery:
     repeats: "_Delivery | None" = None
     """The same message as it came first: when that is taken, so is this."""
     answers: "tuple[_Wish, _Held] | None" = None
-    """The subscription that goes on with the stream from here, and what held it back."""
+    """The subscription that goes on with the stream from here, and the position that it has until then."""
     consumers: int = 0
     """Those who have yet to take it."""
     failed: bool = False
     """One of them could not."""
+    size: int = 0
+    """Characters, as it came."""
 
     @property
     def is_taken(self) -> bool:
@@ -324,7 +330,7 @@ class _Claim:
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """The position of a subscription that was asked for again and is not answered yet."""
+    """The position of a subscription that does not go on with the stream of its channel yet."""
 
     position: str | None
 
@@ -338,6 +344,8 @@ class _Wish:
     answered: bool = False
     """A socket has had it: it goes on from where it was."""
     held: _Held | None = None
+    start: _Held | None = None
+    """Where it began, until the application has taken what its channel had brought before."""
     waiters: list[asyncio.Future[_Outcome]] = field(default_factory=list)
     """Calls whose request is yet to be sent."""
 
@@ -345,6 +353,8 @@ class _Wish:
         """It goes on with the stream of its channel."""
         if self.held is held:
             self.held = None
+        if self.start is held:
+            self.start = None
 
 
 class _Place:
@@ -361,11 +371,13 @@ class _Place:
 
     def position(self, wish: _Wish, now: float) -> str | None:
         """Where a subscription goes on."""
-        return self.stream.resume(now) if wish.held is None else wish.held.position
+        own = wish.held or wish.start
+        return self.stream.resume(now) if own is None else own.position
 
     def furthest_behind_first(self) -> list[_Wish]:
-        """What has yet to be answered has the older position. What it brings is not asked for by the others too."""
-        return sorted(self.wishes.values(), key=lambda wish: wish.held is None)
+        """What has yet to be answered has the older position. What it brings is not asked for by the others too. What
+        began ahead of the stream has a later one."""
+        return sorted(self.wishes.values(), key=lambda wish: (wish.start is not None, wish.held is None))
 
 
 class _Wishes:
@@ -373,9 +385,13 @@ class _Wishes:
 
     def __init__(self) -> None:
         self.places: dict[str, _Place] = {}
+        self._left: OrderedDict[tuple[Any, Any], None] = OrderedDict()
+        """Subscriptions, and channels (with None), that nobody wishes any more."""
 
     def want(self, owner: "Channel | None", channel: str, sub_id: str) -> tuple[_Place, _Wish, _Claim]:
         """Somebody wants a subscription from now on."""
+        self._left.pop((channel, sub_id), None)
+        self._left.pop((channel, None), None)
         place = self.places.setdefault(channel, _Place(channel))
         wish = place.wishes.setdefault(sub_id, _Wish(sub_id))
         return place, wish, wish.claims.setdefault(owner, _Claim())
@@ -404,12 +420,20 @@ class _Wishes:
             return any(owner in wish.claims for wish in place.wishes.values())
         return sub_id in place.wishes and owner in place.wishes[sub_id].claims
 
+    def were_left(self, channel: str | None, sub_id: str | None) -> bool:
+        """Whether nobody wants any more what came for these."""
+        return (channel, sub_id if isinstance(sub_id, str) else None) in self._left
+
     def forget(self, place: _Place, wish: _Wish, error: RequestError) -> None:
         """It is not wished any more; `error` is for who awaits that it is sent."""
         if place.wishes.get(wish.sub_id) is wish:
             del place.wishes[wish.sub_id]
+            self._left[place.name, wish.sub_id] = None
         if not place.wishes and self.places.get(place.name) is place:
             del self.places[place.name]
+            self._left[place.name, None] = None
+        while len(self._left) > REMEMBERED:
+            self._left.popitem(last=False)
         _settle(wish.waiters, error)
         wish.waiters = []
 
@@ -425,17 +449,32 @@ class _Tap:
         self.handed: _Delivery | None = None
         self.begun = False
         self.closed = False
+        self.loops = 0
+        """`async for` loops that are under way."""
+        self.left = False
+        """The last of them has ended, and nobody has asked for a message since."""
         self.overflowed = False
         """It was logged that nobody takes what is in it."""
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether the others wait while it is full."""
+        return self.begun and not self.left and len(self.queue) >= QUEUE
 
 
 class _Inbox:
     """Messages and recoveries in their order, and who takes them. Whoever waits for a message hands out to all."""
 
     def __init__(
-        self, *, is_called: bool, settle: Callable[[_Delivery], None], tell: Callable[[Recovery], Awaitable[None]]
+        self,
+        wishes: _Wishes,
+        *,
+        is_called: bool,
+        settle: Callable[[_Delivery], None],
+        tell: Callable[[Recovery], Coroutine[Any, Any, None]],
     ) -> None:
         """`is_called`: there is a callback for all messages; `settle` is told what was taken, `tell` of a recovery."""
+        self._wishes = wishes
         self.is_ended = False
         self.iterator = _Tap()
         self.called = _Tap()
@@ -448,16 +487,23 @@ class _Inbox:
         self._is_called = is_called
         self._settle = settle
         self._tell = tell
-        self._telling = False
-        """A recovery is told of: nothing behind it is handed out meanwhile."""
+        self.telling: asyncio.Task[None] | None = None
+        """A recovery is told of, whoever gives up waiting for a message: nothing behind it is handed out meanwhile."""
         self._items: deque[_Delivery | Recovery] = deque()
+        self._size = 0
         self._bell = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._items)
 
+    def has(self, count: int, size: int) -> bool:
+        """Whether so many messages wait to be handed out, or so many characters of them."""
+        return len(self._items) >= count or self._size >= size
+
     def put(self, item: _Delivery | Recovery) -> None:
         self._items.append(item)
+        if isinstance(item, _Delivery):
+            self._size += item.size
         self.ring()
 
     def end(self) -> None:
@@ -476,56 +522,67 @@ class _Inbox:
 
     async def next_of(self, tap: _Tap) -> Message | None:
         """The next message of an iterator; with that, the one before is taken. None: there will be none."""
-        tap.begun = True
+        tap.begun, tap.left = True, False
         if tap.handed is not None:
             handed, tap.handed = tap.handed, None
             self.done(handed, well=True)
-        while await self.fill(tap):
+        if await self.fill(tap):
             tap.handed = tap.queue.popleft()
             self.ring()
-            if tap.handed.message is not None:
-                return tap.handed.message
+            return tap.handed.message
         return None
 
     async def fill(self, tap: _Tap) -> bool:
         """Wait until there is a message for this one; False if there will be none."""
-        while not tap.queue:
+        while not self._has_wanted(tap):
             if tap.closed or (self.is_ended and not self._items):
                 return False
-            if self._telling or not self._items or (tap is self.called and not self._is_listened_to):
-                if self.is_ended and not self._telling:
+            if self.telling or not self._items or (tap is self.called and not self._is_listened_to):
+                if self.is_ended and not self.telling:
                     return False
-            elif await self._hand_out_next():
+            elif self._hand_out_next():
                 continue
             await self.rung()
         return True
+
+    def _has_wanted(self, tap: _Tap) -> bool:
+        """Whether the next in its queue is to be taken; what nobody wants any more is done with."""
+        while tap.queue:
+            if self._is_wanted(tap.queue[0]):
+                return True
+            self.done(tap.queue.popleft(), well=True)
+            self.ring()
+        return False
+
+    def _is_wanted(self, delivery: _Delivery) -> bool:
+        message = delivery.message
+        return message is not None and not self._wishes.were_left(message.get("channel"), message.get("subId"))
 
     @property
     def _is_listened_to(self) -> bool:
         return self._is_called or any(handle.listens for handles in self.handles.values() for handle in handles)
 
-    async def _hand_out_next(self) -> bool:
-        """Hand out what is first; False if somebody has no room for it."""
+    def _hand_out_next(self) -> bool:
+        """Hand out what is first; False if somebody has no room for it, or it has to be told of first."""
         item = self._items[0]
         if isinstance(item, Recovery):
-            self._items.popleft()
-            self._telling = True
-            try:
-                await self._tell(item)
-            finally:
-                self._telling = False
-                self.ring()
-            return True
-        taps = self._takers_of(item.message or {})
-        if any(tap.begun and len(tap.queue) >= QUEUE for tap in taps):
+            if item.channel is not None and self._wishes.were_left(item.channel, None):
+                self._items.popleft()
+                return True
+            self.telling = asyncio.create_task(self._tell(item))
+            self.telling.add_done_callback(self._told)
+            return False
+        taps = self._takers_of(item.message or {}) if self._is_wanted(item) else []
+        if any(tap.holds_up for tap in taps):
             return False
         self._items.popleft()
+        self._size -= item.size
         item.consumers, item.failed = len(taps), False
         for tap in taps:
             tap.queue.append(item)
-            if not tap.begun and len(tap.queue) > QUEUE:
+            if len(tap.queue) > QUEUE:
                 if not tap.overflowed:
-                    logger.warning("nobody iterates over a channel's messages: the oldest are left out")
+                    logger.warning("nobody iterates over the messages of a handle or client: the oldest are left out")
                     tap.overflowed = True
                 self.done(tap.queue.popleft(), well=True)
         if not taps:
@@ -534,15 +591,62 @@ class _Inbox:
         self.ring()
         return True
 
+    def _told(self, telling: asyncio.Task[None]) -> None:
+        self.telling = None
+        if not telling.cancelled():
+            self._items.popleft()
+        self.ring()
+
+    async def finish_telling(self) -> None:
+        """Give what is told its time; what is not told by then is told to who iterates further."""
+        telling = self.telling
+        if telling is None or telling is asyncio.current_task():
+            return
+        try:
+            await asyncio.wait({telling}, timeout=FINISH_TIMEOUT)
+        finally:
+            telling.cancel()
+        await asyncio.wait({telling})
+
     def _takers_of(self, message: Message) -> list[_Tap]:
         handles = self.wanting(message)
         taps = [self.iterator] if self.iterator.begun and not self._is_called else []
         if self._is_called or any(handle.listeners_of(message) for handle in handles):
             taps.append(self.called)
-        # A handle with which nobody has begun yet may be for its iterator, if nothing else takes its messages.
-        is_kept = not self._is_called and not self.iterator.begun
-        taps += [handle.tap for handle in handles if handle.tap.begun or (is_kept and not handle.listens)]
+        taps += [handle.tap for handle in handles if handle.tap.begun or self._keeps_for(handle)]
         return taps
+
+    def _keeps_for(self, handle: "Channel") -> bool:
+        """A handle over which nobody iterates may be for who does later, if nothing else takes its messages."""
+        return not self._is_called and not self.iterator.begun and not handle.listens
+
+    async def iterate(
+        self, tap: _Tap, take: Callable[[], Awaitable[Message]], handle: "Channel | None" = None
+    ) -> AsyncGenerator[Message]:
+        """What `take` brings, for an `async for`, however that is left."""
+        tap.loops += 1
+        try:
+            while True:
+                try:
+                    message = await take()
+                except StopAsyncIteration:
+                    return
+                yield message
+        finally:
+            tap.loops -= 1
+            if not tap.loops:
+                self._leave(tap, handle)
+
+    def _leave(self, tap: _Tap, handle: "Channel | None") -> None:
+        """Nobody iterates any more, and nobody else waits for that."""
+        tap.left = True
+        if handle is not None:
+            tap.begun = False
+            if not self._keeps_for(handle):
+                queue, tap.queue = tap.queue, deque()
+                for delivery in queue:
+                    self.done(delivery, well=True)
+        self.ring()
 
     def wanting(self, message: Message) -> "list[Channel]":
         """The handles that get a message."""
@@ -752,7 +856,8 @@ class _Link:
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when all that it owes is answered, or will not be before what is held was handed over."""
     holding: bool = False
-    held: "deque[Message | _Answered]" = field(default_factory=deque)
+    held: "deque[tuple[Message | _Answered, int]]" = field(default_factory=deque)
+    """With the size of each."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
     paused: bool = False
     """It is not read: the application is behind."""
@@ -940,9 +1045,7 @@ class Client:
         self.state = State.WAITING
         self.welcome: Message = {}
         """What the server said when the latest socket was opened."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise ValueError(f"not the URL of a WebSocket: {url!r}")
+        _expect_url(url)
         if isinstance(ack_types, str):
             raise TypeError("ack_types is a collection of types, not a string")
         self._url = url
@@ -966,15 +1069,17 @@ class Client:
         self._seen = _Seen()
         self._said: OrderedDict[object, None] = OrderedDict()
         """Our own announces, by id and address: a new socket is another sender, and would be told what the old said."""
-        self._inbox = _Inbox(is_called=on_message is not None, settle=self._settle, tell=self._tell_of_recovery)
+        self._inbox = _Inbox(
+            self._wishes, is_called=on_message is not None, settle=self._settle, tell=self._tell_of_recovery
+        )
         self._inbox.on_taken = self._unpark
         self._teller = _Teller(self._callbacks)
         self._parked: list[_Place] = []
         self._numbers = itertools.count(1)
         self._publishes = _Line()
         self._questions = _Line()
-        self._asking = 0
-        """Calls of the application that await an answer."""
+        self._awaited: set[asyncio.Future[_Outcome]] = set()
+        """Answers that the application awaits."""
         self._heard = 0.0
         """When something came last on a socket that has ended, by the event loop's clock."""
         self._links: set[_Link] = set()
@@ -1003,7 +1108,7 @@ class Client:
         """
         running = self._running
         if running is not None and not running.done() and self._end is not None:
-            if asyncio.current_task() in {running, *self._callers}:
+            if self._is_within:
                 raise RuntimeError("the client is still closing: call connect() in a task of its own")
             await asyncio.wait({running})
         begins = running is None or running.done()
@@ -1029,13 +1134,21 @@ class Client:
         running = self._running
         if running is None:
             return
-        running.cancel()
-        if asyncio.current_task() in {running, *self._callers}:  # it would wait for itself
+        if not running.done():
+            self._conclude(ClosedError(1000, CLOSED_HERE))
+            running.cancel()
+        if self._is_within:  # it would wait for itself
             return
         await asyncio.wait({running})
-        await self._finish(ClosedError(1000, CLOSED_HERE))  # it may not have begun
+        if self.state is not State.CLOSED:  # it had not begun
+            await self._finish(ClosedError(1000, CLOSED_HERE))
         if not running.cancelled() and (error := running.exception()):
             raise error
+
+    @property
+    def _is_within(self) -> bool:
+        """Whether the client waits for the task that asks."""
+        return asyncio.current_task() in {self._running, self._inbox.telling, *self._callers}
 
     async def __aenter__(self) -> Self:
         """As `connect`."""
@@ -1088,10 +1201,11 @@ class Client:
         finally:
             self._tasks = None
             await self._finish(end)
+            await self._inbox.finish_telling()
             await self._teller.tell_the_rest()
 
-    async def _finish(self, end: ClosedError) -> None:
-        """End what waits for this client."""
+    def _conclude(self, end: ClosedError) -> None:
+        """End what waits for this client; who awaits an answer may still get it while the sockets are closed."""
         if self._end is not None:
             return
         self._end = end
@@ -1103,6 +1217,10 @@ class Client:
             _settle(wish.waiters, end)
         self._changed.set()
         self._inbox.end()
+
+    async def _finish(self, end: ClosedError) -> None:
+        """End the client, with its sockets."""
+        self._conclude(end)
         for link in tuple(self._links):
             await _leave(link)
         self._become(State.CLOSED)
@@ -1195,7 +1313,9 @@ class Client:
                 raise ClosedError(status, "the upgrade was refused") from None
             self._retry_after = _retry_after(refused.response.headers.get("Retry-After"))
             return None
-        except (OSError, WebSocketException) as error:
+        except Exception as error:
+            if not isinstance(error, OSError | WebSocketException):
+                logger.warning("connecting failed: %r", error)
             self._refuse(None, ConnectError(_why(error, self._url), temporary=True))
             return None
         link = _Link(socket, self._clock(), before is not None, position)
@@ -1259,7 +1379,7 @@ class Client:
         for join in link.joins.values():
             self._hold(join)
         while link.held:
-            self._accept(link, link.held.popleft())
+            self._accept(link, *link.held.popleft())
         link.released.set()
 
     # Read and write
@@ -1281,7 +1401,7 @@ class Client:
                     link.read = loop.time()
                     message = _decode(text)
                     if message is not None:
-                        self._receive(link, message)
+                        self._receive(link, message, len(text))
                         await self._until_there_is_room(link)
         except asyncio.CancelledError:
             await _leave(link)
@@ -1304,12 +1424,29 @@ class Client:
         if link.holding and len(link.held) >= QUEUE:
             link.decided.set()  # the answers may stand behind what cannot be held
             await link.released.wait()
-        while not self._inbox.is_ended and len(self._inbox) >= (REMEMBERED if self._asking else QUEUE):
+        while not self._inbox.is_ended and self._inbox.has(QUEUE, MAX_UNTAKEN):
+            if self._awaits_an_answer and not self._inbox.has(REMEMBERED, 2 * MAX_UNTAKEN):
+                break
             link.paused = True
             await self._inbox.rung()
         if link.paused:
             link.paused = False
             link.read = asyncio.get_running_loop().time()
+
+    @property
+    def _awaits_an_answer(self) -> bool:
+        """Whether the application does; one that came and is about to be given to it is not awaited any more."""
+        return any(not answer.done() for answer in self._awaited)
+
+    @contextlib.contextmanager
+    def _awaiting(self, answer: asyncio.Future[_Outcome]) -> Iterator[None]:
+        """Read on, whatever waits for the application: it awaits this."""
+        self._awaited.add(answer)
+        self._inbox.ring()
+        try:
+            yield
+        finally:
+            self._awaited.discard(answer)
 
     def _unusable(self, link: _Link) -> None:
         """No further request goes to this link."""
@@ -1320,14 +1457,17 @@ class Client:
     def _lost(self, request: _Request) -> None:
         """The socket ended before the answer."""
         if request.call is not None:
-            self._fail(request.call, _connection_lost(request.message))
+            if self._end is None:
+                self._fail(request.call, _connection_lost(request.message))
+            elif not request.call.answer.done():
+                request.call.answer.set_result(self._end)
         elif request.join is not None:
             join = request.join
             waiters = [waiter for waiter in join.waiters if not waiter.done()]
             if join.place.wishes.get(join.wish.sub_id) is not join.wish:
                 _settle(waiters, _unsubscribed(request.message))
             elif self._end is not None:
-                _settle(waiters, _connection_lost(request.message))
+                _settle(waiters, self._end)
             else:
                 join.wish.waiters += waiters
                 if self._link is not None and waiters:
@@ -1335,7 +1475,7 @@ class Client:
         elif request.answer is not None and not request.answer.done():
             request.answer.set_result(_nothing_left(request.message))  # what it had is gone with it
 
-    def _receive(self, link: _Link, message: Message) -> None:
+    def _receive(self, link: _Link, message: Message, size: int) -> None:
         if message.get("type") == messages.DISCONNECT:
             link.farewell = message
             if link.rotates:
@@ -1351,9 +1491,9 @@ class Client:
                 return
             item = _Answered(request.join, message)
         if not link.holding:
-            self._accept(link, item)
+            self._accept(link, item, size)
         else:
-            link.held.append(item)
+            link.held.append((item, size))
         if request is not None:
             self._answered(link, request, message)
             link.owing.discard(request.message["ackId"])
@@ -1389,7 +1529,7 @@ class Client:
 
     # Take what came
 
-    def _accept(self, link: _Link, item: Message | _Answered) -> None:
+    def _accept(self, link: _Link, item: Message | _Answered, size: int) -> None:
         """Take what came in its place among all that came."""
         if isinstance(item, _Answered):
             self._accept_subscription(link, item.join, item.answer)
@@ -1400,7 +1540,7 @@ class Client:
         elif kind == messages.ERROR:
             self._tell_refused(_error_of(item, {}))
         elif kind not in messages.COMMANDS | messages.REPLIES:  # an answer that came too late
-            self._accept_message(item)
+            self._accept_message(item, size)
 
     def _accept_welcome(self, link: _Link, welcome: Message) -> None:
         recovered = welcome.get("recovered") is True
@@ -1427,7 +1567,10 @@ class Client:
                 # The socket that this one replaces had it first, and what came there is to be gone on from.
                 self._join(link, place, wish, before, resumes=True, quiet=True)
             elif answer.get("position") is not None:
-                place.stream.reached(answer["position"], None if wish.held is None else (wish, wish.held))
+                if not wish.answered and wish.held is None:
+                    wish.start = _Held(answer["position"])
+                own = wish.held or wish.start
+                place.stream.reached(answer["position"], None if own is None else (wish, own))
             else:
                 wish.held = None
             wish.answered = True
@@ -1449,14 +1592,14 @@ class Client:
         if self._wishes.places.get(channel) is join.place and (is_gap or is_loud):
             self._inbox.put(Recovery(channel, not is_gap))
 
-    def _accept_message(self, message: Message) -> None:
+    def _accept_message(self, message: Message, size: int) -> None:
         wants_ack = message.get("type") in self._ack_types or message.get("isRetry") is True
         before = self._seen.find(message)
         channel = message.get("channel")
         place = None if channel is None else self._wishes.places.get(channel)
         stream = self._own_stream if channel is None else None if place is None else place.stream
         if place is not None and message.get("position") is not None:
-            if before is None and len(self._inbox) >= QUEUE_WITH_REQUESTS and not place.cut_off:
+            if before is None and self._inbox.has(QUEUE_WITH_REQUESTS, MAX_UNTAKEN) and not place.cut_off:
                 self._park(place)
             if place.cut_off:
                 return
@@ -1468,10 +1611,10 @@ class Client:
                 self._acknowledge(message.get("id"), wants_ack=wants_ack)
             elif before.taken is _Taken.REFUSED:
                 before.taken = _Taken.NOT_YET
-                before.message = message
+                before.message, before.size = message, size
                 self._inbox.put(before)
             return
-        delivery = _Delivery(message, message.get("position"), None, wants_ack)
+        delivery = _Delivery(message, message.get("position"), None, wants_ack, size=size)
         self._seen.add(delivery, message)
         if stream is not None:
             stream.note(delivery)
@@ -1490,7 +1633,7 @@ class Client:
 
     def _unpark(self) -> None:
         """There is room: go on from what came."""
-        if not self._parked or len(self._inbox) > QUEUE_WITH_REQUESTS // 2:
+        if not self._parked or self._inbox.has(QUEUE_WITH_REQUESTS // 2 + 1, MAX_UNTAKEN // 2 + 1):
             return
         parked, self._parked = self._parked, []
         for place in parked:
@@ -1513,8 +1656,9 @@ class Client:
         """A handle on a channel. Each has subscriptions of its own: what one leaves the others keep."""
         return Channel(name, self._inbox, self._wishes, self)
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncGenerator[Message]:
+        """All messages to come. While nobody iterates, `QUEUE` are kept, and handles do not wait for that."""
+        return self._inbox.iterate(self._inbox.iterator, self.__anext__)
 
     async def __anext__(self) -> Message:
         """The next message; the one before is taken. Ends after `close`; raises ClosedError if the server ended it."""
@@ -1537,7 +1681,7 @@ class Client:
             delivery = tap.queue.popleft()
             well = False
             try:
-                well = delivery.message is None or await self._hand_to_callbacks(delivery.message)
+                well = delivery.message is not None and await self._hand_to_callbacks(delivery.message)
             finally:
                 self._inbox.done(delivery, well=well)
 
@@ -1626,21 +1770,19 @@ class Client:
         wish.waiters.append(waiter)
         if position is not None:
             wish.held = _Held(position)
-        self._asking += 1
-        self._inbox.ring()
         try:
             for link in self._in_turn():
                 if position is not None and link.usable and (channel, sub_id) in link.joins and not place.parked:
                     self._join(link, place, wish, position, resumes=True)
                 else:
                     self._ask_for(link, place, wish)
-            outcome = await self._in_time(waiter, asyncio.get_running_loop().time())
+            with self._awaiting(waiter):
+                outcome = await self._in_time(waiter, asyncio.get_running_loop().time())
             claim.kept |= isinstance(outcome, dict) or (isinstance(outcome, RequestError) and outcome.temporary)
         except TimeoutError:
             claim.kept = True
             outcome = self._timeout(_subscription(channel, sub_id, position))
         finally:
-            self._asking -= 1
             claim.pending -= 1
             waiter.cancel()
             if not claim.pending and not claim.kept and wish.claims.get(owner) is claim:
@@ -1658,20 +1800,17 @@ class Client:
             self._expect_running()
         if not answers:
             return _nothing_left(message)
-        self._asking += 1
-        self._inbox.ring()
         started = asyncio.get_running_loop().time()
         total = _nothing_left(message)
         try:
             for awaited in answers:
-                outcome = await self._in_time(awaited, started)
+                with self._awaiting(awaited):
+                    outcome = await self._in_time(awaited, started)
                 if isinstance(outcome, Exception):
                     raise outcome
                 total = {**outcome, **_sum(total, outcome)}
         except TimeoutError:
             raise self._timeout(message) from None
-        finally:
-            self._asking -= 1
         return total
 
     def _unwish(
@@ -1887,15 +2026,14 @@ class Client:
         self._expect_running()
         loop = asyncio.get_running_loop()
         call = line.join(message, attempts, patient=patient)
-        self._asking += 1
-        self._inbox.ring()
         started = loop.time()
         tries = itertools.count()
         try:
             self._send_calls()
             while True:
                 try:
-                    outcome = await self._in_time(call.answer, started)
+                    with self._awaiting(call.answer):
+                        outcome = await self._in_time(call.answer, started)
                 except TimeoutError:
                     outcome = self._timeout(message)
                     self._fail(call, outcome)
@@ -1909,7 +2047,6 @@ class Client:
                 started = loop.time()
                 self._send_calls()
         finally:
-            self._asking -= 1
             line.leave(call)
             self._send_calls()
 
@@ -1985,7 +2122,8 @@ class Channel:
 
     Several handles, and `Client.subscribe`, may want the same subscription: the client leaves it when nobody does.
     Messages are taken by `on` listeners or by iterating; a message that several take counts as taken when all have.
-    Before anybody iterates, `QUEUE` messages are kept for who does.
+    While nobody iterates, `QUEUE` messages are kept for who does later; nobody waits for that. Who takes messages by
+    `anext` alone has to go on with it, or close the handle: all wait for one that is full.
     """
 
     def __init__(self, name: str, inbox: _Inbox, wishes: _Wishes, client: Client) -> None:
@@ -2045,8 +2183,8 @@ class Channel:
     ) -> None:
         await self.close()
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncGenerator[Message]:
+        return self._inbox.iterate(self.tap, self.__anext__, self)
 
     async def __anext__(self) -> Message:
         """The next message for this handle; the one before is taken. Ends as that of the client, and after `close`."""
@@ -2123,6 +2261,30 @@ OWN_TIMES = ("request_timeout", "first_wait", "longest_wait")
 SOCKET_TIMES = ("open_timeout", "ping_interval", "ping_timeout", "close_timeout")
 
 
+def _expect_url(url: str) -> None:
+    """Raise ValueError at once for what no socket can be opened to."""
+    wrong = f"not the URL of a WebSocket: {url!r}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ValueError(f"{wrong}: {error}") from None
+    if parts.scheme not in ("ws", "wss") or not host or parts.fragment:
+        raise ValueError(f"{wrong}: it is ws:// or wss://, a host, and a path; nothing stands behind a #")
+    if port == 0:
+        raise ValueError(f"{wrong}: a port is 1 to 65535")
+    try:
+        host.encode("idna")
+        parse_uri(url)
+    except InvalidURI as error:
+        raise ValueError(f"{wrong}: {error.msg}") from None
+    except UnicodeError:
+        allowed = "names of 1 to 63 characters with a dot between them, or an address"
+        raise ValueError(f"{wrong}: a host is {allowed}") from None
+    if not host.isprintable() or " " in host:
+        raise ValueError(f"{wrong}: there is a space or a control character in the host")
+
+
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a socket; raises TypeError or ValueError at once for what none can be opened with."""
     sockets = inspect.signature(connect.__init__).parameters
@@ -2164,7 +2326,9 @@ def _why(error: Exception, url: str) -> str:
         return f"nobody answers at {where}: {detail}"
     if isinstance(error, InvalidHandshake):
         return f"{where} does not answer as a WebSocket does: {detail}"
-    return f"no connection to {where}: {detail}"
+    if isinstance(error, WebSocketException):
+        return f"no connection to {where}: {detail}"
+    return f"no connection to {where}: {type(error).__name__}: {error}"
 
 
 def _subscription(channel: str, sub_id: str, position: str | None) -> Message:

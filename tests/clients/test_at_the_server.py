@@ -218,15 +218,21 @@ async def test_a_slow_link_gets_done_and_everything_is_answered_meanwhile() -> N
         assert notes.told == [State.CONNECTING, State.OPEN, Recovery("news", recovered=True), State.CLOSED]
 
 
-@pytest.mark.parametrize("count", [1050, 4000])
-async def test_a_handler_that_awaits_a_request_for_each_message_of_a_burst(count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "may_wait", "history"), [(6000, client_module.QUEUE_WITH_REQUESTS, "1000"), (3000, 1000, "10000")]
+)
+async def test_a_handler_that_awaits_a_request_for_each_message_of_a_burst(
+    monkeypatch: pytest.MonkeyPatch, count: int, may_wait: int, history: str
+) -> None:
+    """More than the service keeps of a channel; and more than may wait, which the service still has."""
+    monkeypatch.setattr(client_module, "QUEUE_WITH_REQUESTS", may_wait)
     notes = Notes()
 
     async def take(message: dict[str, Any]) -> None:
         notes.messages.append(message["payload"])
         await ann.announce("seen", message["payload"])
 
-    large = {"CLOUD_SOCKETS_HISTORY_SIZE": "10000", "CLOUD_SOCKETS_MESSAGE_RATE": "0"}
+    large = {"CLOUD_SOCKETS_HISTORY_SIZE": history, "CLOUD_SOCKETS_MESSAGE_RATE": "0"}
     async with Server(**large) as server, Client(server.url) as bob:
         async with notes.client(server, on_message=take) as ann:
             await ann.subscribe("news", "1")
@@ -316,6 +322,26 @@ async def test_rooms_that_are_entered_and_left_while_sockets_end_are_right(ends:
             assert numbers == sorted(numbers)
         if ends != "cuts":
             assert await server.metric('connections_sent_elsewhere_total{reason="age"}') >= 3
+
+
+async def test_a_handle_whose_loop_is_left_stops_nobody() -> None:
+    async with Server(CLOUD_SOCKETS_MESSAGE_RATE="0") as server, Client(server.url) as ann, Client(server.url) as bob:
+        news, weather = ann.channel("news"), ann.channel("weather")
+        got: list[Any] = []
+        weather.on("announce", lambda message: got.append(message["payload"]))
+        await asyncio.gather(news.subscribe(), weather.subscribe(), bob.announce("news", -1))
+
+        async def first() -> None:
+            async for _ in news:
+                break
+
+        leaving = asyncio.create_task(first())
+        await bob.announce("news", 0)
+        await soon(leaving)
+        await asyncio.gather(*(bob.announce("news", number) for number in range(1, 701)))
+        await asyncio.gather(*(bob.announce("weather", number) for number in range(5)))
+        await until(lambda: got == [0, 1, 2, 3, 4], what=f"only {got} came")
+        assert (await soon(anext(news)))["payload"] == 445, "the latest 256 are kept"
 
 
 async def test_half_an_emoji_reaches_the_others() -> None:

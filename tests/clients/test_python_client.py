@@ -152,6 +152,33 @@ def test_what_is_no_address_is_told_at_once() -> None:
         Client("http://localhost/ws")
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("ws://a..b/ws", "1 to 63 characters"),
+        (f"ws://{'a' * 64}.example/ws", "1 to 63 characters"),
+        ("ws://a b/ws", "space"),
+        ("ws://a:99999/ws", "65535"),
+        ("ws://a:0/ws", "65535"),
+        ("ws://[::1/ws", "IPv6"),
+        ("ws://a/ws#b", "#"),
+        ("ws://user@a/ws", "password"),
+        ("/ws", "ws://"),
+    ],
+)
+def test_neither_is_one_that_no_socket_can_be_opened_to(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match="not the URL of a WebSocket") as error:
+        Client(url)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://a/", "wss://a.b./ws?c=d", "ws://[::1]:80/ws", f"ws://{'a' * 63}.b/ws", "ws://bücher.example/ws"]
+)
+def test_others_are_addresses(url: str) -> None:
+    Client(url)
+
+
 async def test_it_closes_in_order_and_leaves_no_task_behind(server: ScriptedServer, app: App) -> None:
     before = asyncio.all_tasks()
     async with app.client(server.url) as client:
@@ -159,9 +186,8 @@ async def test_it_closes_in_order_and_leaves_no_task_behind(server: ScriptedServ
         asking = asyncio.create_task(client.announce("news"))
         await peer.heard()
     assert await peer.ended() == 1000
-    with pytest.raises(RequestError) as lost:
+    with pytest.raises(ClosedError):
         await asking
-    assert (lost.value.code, lost.value.temporary) == ("connection_lost", True)
     await client.close()
     left = {task for task in asyncio.all_tasks() - before if "app/client.py" in str(task.get_coro())}
     assert not left
@@ -280,6 +306,32 @@ async def test_each_subscription_of_a_channel_goes_on_from_where_it_was_answered
         assert sum(recovery.channel == "news" for recovery in app.recoveries) == 1
 
 
+async def test_a_subscription_of_a_channel_goes_on_from_its_own_start(server: ScriptedServer, app: App) -> None:
+    """The application is behind on the channel, by more than the second subscription is old."""
+    app.may_go_on.clear()
+    async with app.client(server.url) as client:
+        peer = await server.accept()
+        await subscribed(peer, client, sub_id="a", position="p0")
+        await peer.announce(1, subId="a")
+        await subscribed(peer, client, sub_id="b", position="p2")
+        await peer.announce(3, subId="b")
+        await all_taken(client, peer)
+        assert client.positions == {"news": "p0"}
+        for _ in range(2):  # it keeps that however often it is asked for
+            peer.cut()
+            peer = await server.accept()
+            requests = [await peer.heard(), await peer.heard()]
+            assert [(request["subId"], request["position"]) for request in requests] == [("a", "p0"), ("b", "p2")]
+        for request in requests:
+            await peer.acknowledge(request, position="p4", recovered=True)
+        app.may_go_on.set()
+        await app.has(1, 3)
+        await until(lambda: client.positions == {"news": "p4"})
+        peer.cut()
+        peer = await server.accept()
+        assert [(await peer.subscribed(recovered=True))["position"] for _ in range(2)] == ["p4", "p4"]
+
+
 @pytest.mark.parametrize("answer", [{"recovered": False}, {}])
 async def test_a_gap_is_told_in_its_place_among_the_messages(
     server: ScriptedServer, app: App, answer: dict[str, bool]
@@ -301,6 +353,58 @@ async def test_a_gap_is_told_in_its_place_among_the_messages(
 
 
 # Once
+
+
+async def test_a_gap_is_told_though_who_waits_for_a_message_gives_up(server: ScriptedServer, app: App) -> None:
+    server.welcomes = [{}, {"recovered": True}]
+    told: list[Recovery] = []
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def tell(recovery: Recovery) -> None:
+        begun.set()
+        await may_go_on.wait()
+        told.append(recovery)
+
+    async with app.client(server.url, on_message=None, on_recovery=tell) as client:
+        peer = await server.accept()
+        await subscribed(peer, client, position="p0")
+        peer.cut()
+        peer = await server.accept()
+        await peer.subscribed(position="p5", recovered=False)
+        await peer.announce(6)
+        waiting = asyncio.create_task(anext(client))
+        await soon(begun.wait())
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        waiting = asyncio.create_task(anext(client))
+        await all_taken(client, peer)
+        assert (told, waiting.done()) == ([], False)
+        may_go_on.set()
+        assert (await soon(waiting))["payload"] == 6
+        assert told == [Recovery(None, recovered=True), Recovery("news", recovered=False)]
+
+
+async def test_a_gap_that_is_told_when_the_client_is_closed_is_told_to_its_end(
+    server: ScriptedServer, app: App
+) -> None:
+    server.welcomes = [{"recovered": True}]
+    told: list[Recovery] = []
+    closing: list[asyncio.Task[None]] = []
+    is_open = asyncio.Event()
+
+    async def tell(recovery: Recovery) -> None:
+        await is_open.wait()
+        closing.append(asyncio.create_task(client.close()))
+        await until(lambda: client.state is State.CLOSED)
+        told.append(recovery)
+
+    client = app.client(server.url, position="w0", on_recovery=tell)
+    async with client:
+        await server.accept()
+        is_open.set()
+        await until(lambda: bool(closing))
+        await soon(closing[0])
+    assert told == [Recovery(None, recovered=True)]
 
 
 async def test_repeats_are_dropped(server: ScriptedServer, app: App) -> None:

@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
 from app import client as client_module
 from app.client import Client, ClosedError, RequestError, State
@@ -289,6 +290,37 @@ async def test_requests_that_wait_for_a_socket_fail_when_it_is_closed(server: Sc
         await asyncio.sleep(0)
     for error in await soon(asyncio.gather(*asking, return_exceptions=True)):
         assert isinstance(error, ClosedError | RequestError)
+
+
+@pytest.mark.parametrize("ask", ["announce", "subscribe", "get_info"])
+async def test_requests_that_are_under_way_when_it_is_closed_say_so(server: ScriptedServer, app: App, ask: str) -> None:
+    async with app.client(server.url) as client:
+        peer = await server.accept()
+        arguments = {"announce": ("news", 1), "subscribe": ("news", "1"), "get_info": ()}[ask]
+        asking = asyncio.create_task(getattr(client, ask)(*arguments))
+        await peer.heard()
+    with pytest.raises(ClosedError) as closed:
+        await soon(asking)
+    assert closed.value.code == 1000
+
+
+async def test_whatever_fails_while_it_connects_is_told_and_tried_again(
+    server: ScriptedServer, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = iter([ValueError("embedded"), LookupError("nowhere")])
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if (error := next(failing, None)) is not None:
+            raise error
+        return connect(*arguments, **options)
+
+    client = app.client(server.url, on_refused=app.refuse)
+    monkeypatch.setattr(client_module, "connect", fail)
+    async with client:
+        await server.accept()
+    assert [(type(error).__name__, error.temporary) for error in app.refused] == [("ConnectError", True)] * 2
+    assert "ValueError: embedded" in str(app.refused[0])
+    assert "LookupError: nowhere" in str(app.refused[1])
 
 
 # A socket that may be dead

@@ -205,8 +205,12 @@ async def test_what_waits_and_is_given_up_is_forgotten(server: ScriptedServer, a
 # Whatever waits for the application
 
 
-async def test_a_handler_that_awaits_requests_gets_all_its_answers(server: ScriptedServer, app: App) -> None:
+@pytest.mark.parametrize("bound", ["QUEUE_WITH_REQUESTS", "MAX_UNTAKEN"])
+async def test_a_handler_that_awaits_requests_gets_all_its_answers(
+    server: ScriptedServer, app: App, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
     """A burst above all that may wait; answers stand behind it. What is left out is asked for again, in order."""
+    monkeypatch.setattr(client_module, bound, {"QUEUE_WITH_REQUESTS": 1000, "MAX_UNTAKEN": 200_000}[bound])
     count = 3000
     async with app.client(server.url, on_message=None, request_timeout=5) as client:
         peer = await server.accept()
@@ -265,6 +269,57 @@ async def test_what_waits_is_bounded_while_answers_are_awaited(
             await peer.announce(number)
         assert [(await soon(anext(client)))["payload"] for _ in range(93)] == list(range(9, 102))
         assert app.recoveries == []
+
+
+async def test_a_burst_below_that_is_read_and_the_channel_kept(server: ScriptedServer, app: App) -> None:
+    """More than a server may keep of a channel."""
+    async with app.client(server.url, on_message=None) as client:
+        peer = await server.accept()
+        await subscribed(peer, client, position="p0")
+        asking = asyncio.create_task(client.announce("other", 1))
+        request = await peer.heard()
+        for number in range(1, 6001):
+            await peer.announce(number)
+        await peer.say(type="ack", ackId=request["ackId"], id=request["id"])
+        await soon(asking)
+        assert [(await soon(anext(client)))["payload"] for _ in range(6000)] == list(range(1, 6001))
+        asking = asyncio.create_task(client.get_info())
+        assert (await peer.heard())["type"] == "getInfo", "it left nothing"
+        asking.cancel()
+
+
+async def test_large_messages_are_not_read_ahead(
+    server: ScriptedServer, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_UNTAKEN", 100_000)
+    async with app.client(server.url, on_message=None, max_queue=1) as client:
+        peer = await server.accept()
+        await subscribed(peer, client, position="p0")
+        for number in range(1, 6):
+            await peer.announce(number, filler="x" * 40_000)
+        await until(lambda: client._link is not None and client._link.paused)
+        assert len(client._inbox) == 3
+        assert [(await soon(anext(client)))["payload"] for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+async def test_what_was_answered_is_no_reason_to_read_on(
+    server: ScriptedServer, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "QUEUE", 4)
+    async with app.client(server.url, on_message=None) as client:
+        peer = await server.accept()
+        await subscribed(peer, client, position="p0")
+        asking = asyncio.create_task(client.announce("other", 1))
+        request = await peer.heard()
+        for number in range(1, 11):
+            await peer.announce(number)
+        await peer.say(type="ack", ackId=request["ackId"], id=request["id"])
+        for number in range(11, 21):
+            await peer.announce(number)
+        await soon(asking)
+        await until(lambda: client._link is not None and client._link.paused)
+        assert len(client._inbox) == 10
+        assert [(await soon(anext(client)))["payload"] for _ in range(20)] == list(range(1, 21))
 
 
 async def test_a_channel_that_was_left_for_a_while_tells_of_a_gap(

@@ -373,6 +373,133 @@ async def test_a_handle_with_which_nobody_begins_keeps_so_many_and_stops_nobody(
         assert [(await soon(anext(idle)))["payload"] for _ in range(4)] == [16, 17, 18, 19]
 
 
+@pytest.mark.parametrize("whose", ["handle", "client"])
+async def test_a_loop_that_is_left_holds_up_nobody(
+    server: ScriptedServer, app: App, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    monkeypatch.setattr(client_module, "QUEUE", 4)
+    async with app.client(server.url, on_message=None) as client:
+        peer = await server.accept()
+        idle, busy = client.channel("idle"), client.channel("busy")
+        for handle in (idle, busy):
+            entering = asyncio.create_task(handle.subscribe())
+            await peer.subscribed()
+            await soon(entering)
+        got: list[Any] = []
+        busy.on("announce", lambda message: got.append(message["payload"]))
+        left = idle if whose == "handle" else client
+        await peer.announce(0, channel="idle")
+
+        async def take_one() -> None:
+            async for message in left:
+                assert message["payload"] == 0
+                break
+
+        await soon(take_one())
+        for number in range(1, 20):
+            await peer.announce(number, channel="idle")
+        await peer.announce(20, channel="busy")
+        await until(lambda: got == [20], what=f"{got}")
+        again = [(await soon(anext(left)))["payload"] for _ in range(4)]
+        assert again == ([16, 17, 18, 19] if whose == "handle" else [17, 18, 19, 20])
+        await peer.announce(21, channel="idle")
+        assert (await soon(anext(left)))["payload"] == 21
+
+
+async def test_who_left_a_loop_and_listens_has_nothing_kept(server: ScriptedServer, app: App) -> None:
+    async with app.client(server.url, on_message=None) as client:
+        peer = await server.accept()
+        handle = client.channel("news")
+        entering = asyncio.create_task(handle.subscribe("1"))
+        await peer.subscribed(position="p0")
+        await soon(entering)
+        handle.on("announce", app.take)
+        await peer.announce(1)
+        loop = aiter(handle)
+        assert (await soon(anext(loop)))["payload"] == 1
+        await peer.announce(2)
+        await app.has(1, 2)
+        await loop.aclose()
+        await peer.announce(3)
+        await app.has(1, 2, 3)
+        assert client.positions == {"news": "p0"}, "1 was not taken for certain"
+        reading = asyncio.create_task(anext(handle))
+        await until(lambda: client.positions == {"news": "p3"})
+        reading.cancel()
+
+
+# What was left
+
+
+@pytest.mark.parametrize("leaves", ["channel", "subscription"])
+async def test_what_waits_of_a_room_that_was_left_is_not_handed_over(
+    server: ScriptedServer, app: App, leaves: str
+) -> None:
+    app.may_go_on.clear()
+    async with app.client(server.url, ack_types=["announce"]) as client:
+        peer = await server.accept()
+        await subscribed(peer, client, sub_id="1", position="p0")
+        await subscribed(peer, client, "other", position="p0")
+        for number in range(1, 6):
+            await peer.announce(number, subId="1")
+        await peer.announce(6, channel="other")
+        await all_taken(client, peer)
+        leaving = asyncio.create_task(client.unsubscribe(*(("news",) if leaves == "channel" else ("news", "1"))))
+        request = await peer.heard()
+        await peer.announce(7, subId="1")  # it was on its way
+        await peer.announce(8)
+        await peer.acknowledge(request, removedConnectionCount=1)
+        await soon(leaving)
+        app.may_go_on.set()
+        await app.has(1, 6)  # 1 was with the callback
+        await all_acknowledged(peer, 8)
+        await subscribed(peer, client, sub_id="1", position="p8")
+        await peer.announce(9, subId="1")
+        await app.has(1, 6, 9)
+
+
+async def all_acknowledged(peer: Peer, count: int) -> None:
+    """What was dropped is done with: the server does not send it again."""
+    assert {(await peer.heard())["id"] for _ in range(count)} == {f"m{number}" for number in range(1, count + 1)}
+
+
+async def test_neither_is_what_a_new_socket_holds(server: ScriptedServer, app: App) -> None:
+    async with app.client(server.url) as client:
+        old = await server.accept()
+        await subscribed(old, client, position="p0")
+        await subscribed(old, client, "other", position="p0")
+        asking = asyncio.create_task(client.announce("news", 0))  # it is awaited before the old socket is left
+        owed = await old.heard()
+        await rotate(old)
+        new = await server.accept()
+        for _ in range(2):
+            await new.subscribed(recovered=True, position="p0")
+        await new.announce(1)
+        await new.announce(2, channel="other")
+        await until(lambda: any(len(link.held) >= 5 for link in client._links))
+        leaving = asyncio.create_task(client.unsubscribe("news"))
+        for peer in (new, old):
+            await peer.acknowledge(await peer.heard(), removedConnectionCount=1)
+        await soon(leaving)
+        await old.say(type="ack", ackId=owed["ackId"], id=owed["id"])
+        await soon(asking)
+        await app.has(2)
+
+
+async def test_what_is_remembered_of_rooms_that_were_left_is_bounded(
+    server: ScriptedServer, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "REMEMBERED", 10)
+    async with app.client(server.url) as client:
+        peer = await server.accept()
+        for number in range(20):
+            await subscribed(peer, client, f"room{number}")
+            leaving = asyncio.create_task(client.unsubscribe(f"room{number}"))
+            await peer.acknowledge(await peer.heard(), removedConnectionCount=1)
+            await soon(leaving)
+        assert len(client._wishes._left) == 10
+
+
 async def test_a_handle_announces(server: ScriptedServer, app: App) -> None:
     async with app.client(server.url) as client:
         peer = await server.accept()
