@@ -59,11 +59,11 @@ class Arrival:
         self.publish_time_ns = delivery.publish_time_ns
         published_by = process_of(delivery.attributes)
         self.is_from_here = process != "" and published_by == process
-        """Whether this instance published it."""
+        """True: this instance published the message."""
         connection_id = get("sender")
         self.sender = sender_of(published_by, connection_id)
         self.is_own = kind is not None and get("origin") is not None
-        """Whether it is written as a hub writes it. Whoever may publish can write so, too."""
+        """True: the message is written as a hub writes it. Whoever may publish can write so, too."""
         self.number = 0
         """How many were kept before it (see app.journal)."""
         self.position: Position | None = None

@@ -157,7 +157,7 @@ class ClosedError(Exception):
 
 
 class State(Enum):
-    """What a client is doing: it is `WAITING` between two sockets, `CLOSED` until `connect` is called again."""
+    """Activity of a client: it is `WAITING` between two sockets, `CLOSED` until `connect` is called again."""
 
     CONNECTING = "connecting"
     OPEN = "open"
@@ -311,7 +311,7 @@ class _Seen:
 
 
 def _address_of(message: Message) -> object:
-    """What a message's id counts within, beside its sender."""
+    """Return the address within which a message's id counts, beside its sender."""
     return (message.get("type"), message.get("channel"), message.get("subId"), message.get("userTag"))
 
 
@@ -345,12 +345,12 @@ class _Wish:
     """A socket has had it: it goes on from where it was."""
     held: _Held | None = None
     start: _Held | None = None
-    """Where it began, until the application has taken what its channel had brought before."""
+    """Position at which the subscription began, until the application has taken what its channel had brought before."""
     waiters: list[asyncio.Future[_Outcome]] = field(default_factory=list)
     """Calls whose request is yet to be sent."""
 
     def let_go(self, held: _Held) -> None:
-        """It goes on with the stream of its channel."""
+        """Let the subscription go on with the stream of its channel."""
         if self.held is held:
             self.held = None
         if self.start is held:
@@ -365,18 +365,18 @@ class _Place:
         self.stream = _Stream()
         self.wishes: dict[str, _Wish] = {}
         self.parked = False
-        """It brought more than may wait. It was left, and is asked for again when there is room."""
+        """True: the channel brought more than may wait. It was left, and is asked for again when there is room."""
         self.cut_off = False
-        """What comes of it is dropped: it comes again once it is answered that it was asked for again."""
+        """True: what comes of the channel is dropped. It comes again after the answer that it was asked for again."""
 
     def position(self, wish: _Wish, now: float) -> str | None:
-        """Where a subscription goes on."""
+        """Return the position at which a subscription goes on."""
         own = wish.held or wish.start
         return self.stream.resume(now) if own is None else own.position
 
     def furthest_behind_first(self) -> list[_Wish]:
-        """What has yet to be answered has the older position. What it brings is not asked for by the others too. What
-        began ahead of the stream has a later one."""
+        """Return the subscriptions in this order. Those that have yet to be answered have the older position: what they
+        bring is not asked for by the others too. Those that began ahead of the stream have a later one."""
         return sorted(self.wishes.values(), key=lambda wish: (wish.start is not None, wish.held is None))
 
 
@@ -412,7 +412,7 @@ class _Wishes:
         return None if place is None or wish is None else (place, wish)
 
     def is_claimed(self, owner: "Channel | None", channel: str, sub_id: str | None) -> bool:
-        """Whether somebody has this subscription, or (None) any of the channel."""
+        """Return whether this owner has the subscription, or (None) any of the channel."""
         place = self.places.get(channel)
         if place is None:
             return False
@@ -421,11 +421,11 @@ class _Wishes:
         return sub_id in place.wishes and owner in place.wishes[sub_id].claims
 
     def were_left(self, channel: str | None, sub_id: str | None) -> bool:
-        """Whether nobody wants any more what came for these."""
+        """Return whether nobody wants any more what came for these."""
         return (channel, sub_id if isinstance(sub_id, str) else None) in self._left
 
     def forget(self, place: _Place, wish: _Wish, error: RequestError) -> None:
-        """It is not wished any more; `error` is for who awaits that it is sent."""
+        """Forget a subscription that is not wished any more; `error` is for callers that await that it is sent."""
         if place.wishes.get(wish.sub_id) is wish:
             del place.wishes[wish.sub_id]
             self._left[place.name, wish.sub_id] = None
@@ -454,11 +454,11 @@ class _Tap:
         self.left = False
         """The last of them has ended, and nobody has asked for a message since."""
         self.overflowed = False
-        """It was logged that nobody takes what is in it."""
+        """True: the log says that nobody takes what is in the queue."""
 
     @property
     def holds_up(self) -> bool:
-        """Whether the others wait while it is full."""
+        """Return whether the others wait while this one is full."""
         return self.begun and not self.left and len(self.queue) >= QUEUE
 
 
@@ -497,7 +497,7 @@ class _Inbox:
         return len(self._items)
 
     def has(self, count: int, size: int) -> bool:
-        """Whether so many messages wait to be handed out, or so many characters of them."""
+        """Return whether so many messages wait to be handed out, or so many characters of them."""
         return len(self._items) >= count or self._size >= size
 
     def put(self, item: _Delivery | Recovery) -> None:
@@ -546,7 +546,7 @@ class _Inbox:
         return True
 
     def _has_wanted(self, tap: _Tap) -> bool:
-        """Whether the next in its queue is to be taken; what nobody wants any more is done with."""
+        """Return whether the next in a tap's queue is to be taken; what nobody wants any more is done with."""
         while tap.queue:
             if self._is_wanted(tap.queue[0]):
                 return True
@@ -623,7 +623,7 @@ class _Inbox:
     async def iterate(
         self, tap: _Tap, take: Callable[[], Awaitable[Message]], handle: "Channel | None" = None
     ) -> AsyncGenerator[Message]:
-        """What `take` brings, for an `async for`, however that is left."""
+        """Yield what `take` brings, for an `async for`, however that is left."""
         tap.loops += 1
         try:
             while True:
@@ -681,7 +681,7 @@ class _Inbox:
         self.ring()
 
     def purge(self, handle: "Channel") -> None:
-        """What came for a handle, and it does not want any more, is done with."""
+        """Be done with what came for a handle, and it does not want any more."""
         queue, handle.tap.queue = handle.tap.queue, deque()
         for delivery in queue:
             if delivery.message is not None and handle.wants(delivery.message):
@@ -788,7 +788,7 @@ class _Join:
     again: bool
     """The socket had it; only the answer is wanted."""
     asked: bool = True
-    """It is not answered yet."""
+    """True: the request is not answered yet."""
     waiters: list[asyncio.Future[_Outcome]] = field(default_factory=list)
 
     @property
@@ -798,7 +798,7 @@ class _Join:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """What was sent and is not answered: a call of the application, a subscribe, or an unsubscribe."""
+    """A request that was sent and is not answered: a call of the application, a subscribe, or an unsubscribe."""
 
     message: Message
     call: "_Call | None" = None
@@ -828,7 +828,7 @@ class _Link:
     """The position that it was opened with."""
     requests: dict[int, _Request] = field(default_factory=dict)
     joins: dict[_Key, _Join] = field(default_factory=dict)
-    """What the server will have when it has done all that it was asked."""
+    """Subscriptions that the server will have when it has done all that it was asked."""
     resuming: dict[str, set[_Join]] = field(default_factory=dict)
     """By channel: subscriptions whose answer is awaited to tell how the channel went on."""
     gaps: set[str] = field(default_factory=set)
@@ -860,7 +860,7 @@ class _Link:
     """With the size of each."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
     paused: bool = False
-    """It is not read: the application is behind."""
+    """True: the socket is not read, since the application is behind."""
     told: bool = False
     """The application knows why it failed."""
     read: float = 0.0
@@ -881,7 +881,7 @@ class _Link:
 
     @property
     def usable(self) -> bool:
-        """Whether it takes requests."""
+        """Return whether the link takes requests."""
         return self.greeted and not self.ended.is_set()
 
     @property
@@ -916,11 +916,11 @@ class _Call:
     patient: bool
     answer: asyncio.Future[_Outcome]
     sent: tuple[_Link, int] | None = None
-    """Where it is under way, and by which `ackId`."""
+    """Link on which the call is under way, and its `ackId` there."""
     sleeping: bool = False
-    """It is sent again later, and nothing that was called later before it."""
+    """True: the call is sent again later, and nothing that was called later before it."""
     strict: bool = False
-    """It was refused before: whether it is again has to be known before the next is sent."""
+    """True: the call was refused before. Whether it is again has to be known before the next is sent."""
     queued: bool = True
     gone: bool = False
 
@@ -974,7 +974,7 @@ class _Line:
                 heapq.heapify(self._waiting)
 
     def over(self, call: _Call) -> None:
-        """It is not under way any more."""
+        """Note that a call is not under way any more."""
         if call.sent is not None:
             link, number = call.sent
             link.requests.pop(number, None)
@@ -1147,7 +1147,7 @@ class Client:
 
     @property
     def _is_within(self) -> bool:
-        """Whether the client waits for the task that asks."""
+        """Return whether the client waits for the task that asks."""
         return asyncio.current_task() in {self._running, self._inbox.telling, *self._callers}
 
     async def __aenter__(self) -> Self:
@@ -1372,7 +1372,7 @@ class Client:
         return new
 
     def _release(self, link: _Link) -> None:
-        """Its predecessor is read to its end: what it held comes next."""
+        """Let what a link held come next: its predecessor is read to its end."""
         if not link.holding:
             return
         link.holding = False
@@ -1435,7 +1435,7 @@ class Client:
 
     @property
     def _awaits_an_answer(self) -> bool:
-        """Whether the application does; one that came and is about to be given to it is not awaited any more."""
+        """Return whether the application awaits an answer. One that came and is about to be given counts no more."""
         return any(not answer.done() for answer in self._awaited)
 
     @contextlib.contextmanager
@@ -1671,7 +1671,7 @@ class Client:
 
     @property
     def iteration_end(self) -> Exception:
-        """What ends an iteration: ClosedError if the server ended the client, else StopAsyncIteration."""
+        """Exception that ends an iteration: ClosedError if the server ended the client, else StopAsyncIteration."""
         return self._end if self._end is not None and self._end.code != 1000 else StopAsyncIteration()
 
     async def _serve(self) -> None:
@@ -1929,7 +1929,7 @@ class Client:
             self._tell_refused(outcome)
 
     def _unwish_everywhere(self, join: _Join) -> None:
-        """What one socket is refused the others are not to have."""
+        """Leave on all sockets what one of them was refused: the others are not to have it."""
         for link in self._links:
             others = [other for other in link.joins.values() if other.wish is join.wish]
             if self._leave_on(link, others):
@@ -2197,11 +2197,11 @@ class Channel:
 
     @property
     def listens(self) -> bool:
-        """Whether anybody takes messages by `on`."""
+        """Return whether anybody takes messages by `on`."""
         return bool(self._listeners)
 
     def wants(self, message: Message) -> bool:
-        """Whether a message of the channel is for this handle."""
+        """Return whether a message of the channel is for this handle."""
         return self._wishes.is_claimed(self, self.name, message.get("subId"))
 
     def listeners_of(self, message: Message) -> list[Callback]:

@@ -77,13 +77,13 @@ class MessageDirector:
 
     @_from_any_thread
     def get_info(self, connection: "Connection | None" = None) -> dict[str, Any]:
-        """What getInfo answers; to a connection, if one is given, and sent to it too."""
+        """Return the answer to getInfo; if a connection is given, the answer to that one, which is sent to it too."""
         return self._inform(connection, messages.GET_INFO, self.hub.info(connection))
 
     @_from_any_thread
     def get_info_detail(self, connection: "Connection | None" = None, channel: str | None = None) -> dict[str, Any]:
-        """What getInfoDetail answers, of one channel or all: all of it, or what a connection may see, which is sent to
-        it too.
+        """Return the answer to getInfoDetail, of one channel or all: all of it, or what a connection may see, which is
+        sent to it too.
         """
         return self._inform(connection, messages.GET_INFO_DETAIL, self.hub.info_detail(channel, connection))
 

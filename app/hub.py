@@ -129,7 +129,7 @@ class Published(NamedTuple):
     id: str
     pubsub_id: str | None
     duplicate: bool = False
-    """Whether it is a repeat: of this sender, id, type and address. Its receivers get the first one alone."""
+    """True: the message repeats one of the same sender, id, type and address. Receivers get the first one alone."""
 
 
 class ReadAhead(NamedTuple):
@@ -215,7 +215,7 @@ class Hub:
         self._started = False
         self._is_open = False
         self._missed_its_start = False
-        """Whether it was said that nobody has started the hub."""
+        """True: the log says already that nobody has started the hub."""
         self._watch_gauges()
 
     # Life
@@ -660,7 +660,7 @@ class Hub:
         return await self._hand_over_once(message, message.id, sender)
 
     def _hands_out(self, request: Publish) -> Callable[[Publication], None] | None:
-        """What delivers such a message before it returns; None where its carrier takes its time."""
+        """Return the function that delivers such a message before it returns; None where its carrier takes its time."""
         return self._fanout.at_once if request.shared else self._local.hand_out
 
     def _publish_here(
@@ -1030,7 +1030,7 @@ class Hub:
     # Info
 
     def info(self, viewer: Connection | None = None) -> dict[str, Any]:
-        """What getInfo answers to this client; None: to who may see all."""
+        """Return the answer to getInfo for this client; None: for who may see all."""
         return info.info(
             self._server_info(),
             len(self.connections),
@@ -1041,7 +1041,7 @@ class Hub:
         )
 
     def info_detail(self, channel: str | None = None, viewer: Connection | None = None) -> dict[str, Any]:
-        """What getInfoDetail answers to this client (None: to who may see all), of all channels or of one."""
+        """Return the answer to getInfoDetail for this client (None: for who may see all), of all channels or of one."""
         return info.info_detail(
             self._server_info(),
             len(self.connections),

@@ -297,7 +297,7 @@ class Settings(BaseModel):
                 yield "allowed_origins", f"{_allowed('allowed_origins')}; {origin[:200]!r} is none: {error}"
 
     def warnings(self) -> Iterator[str]:
-        """What is allowed, and yet most likely not meant: a sentence about each."""
+        """Yield a sentence about each setting that is allowed, and yet most likely not meant."""
         key = "" if self.secret_key is None else self.secret_key.get_secret_value()
         if key != key.strip():
             yield (
@@ -334,7 +334,7 @@ class Settings(BaseModel):
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Where to listen, with the default that holds here."""
+        """Addresses to listen on, with the default that holds here."""
         if self.host is not None:
             return listening_on(self.host)
         return ALL if self.on_cloud_run else LOOPBACK

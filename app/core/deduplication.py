@@ -277,11 +277,11 @@ class Publishing:
         self.at = at
         self.is_accepted = False
         self.is_repeat = False
-        """Whether another of the same name came out of the fan-out before it."""
+        """True: another message of the same name came out of the fan-out before this one."""
 
 
 class OnTheirWay:
-    """What was published and has not come back yet, by sender and name: a repeat of it is one as well.
+    """Messages that were published and have not come back yet, by sender and name: their repeats are repeats as well.
 
     Of more than `limit` the oldest are forgotten: a repeat of those is dropped as any, and its sender not told so.
     """

@@ -22,7 +22,7 @@ class Viewer(NamedTuple, Generic[C]):
     connection: C
     user_name: str | None
     sees_channels: bool
-    """Whether it may know which channels there are: on a laptop everybody may."""
+    """True: the client may know which channels there are. On a laptop everybody may."""
 
 
 class Listed:
@@ -43,7 +43,7 @@ class Listed:
         return listed
 
     def connections(self, connections: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The same of what is told of connections."""
+        """Return as many of these descriptions of connections, from the first on, as there is room for."""
         listed: list[dict[str, Any]] = []
         for each in islice(connections, MAX_LISTED + 1):
             if len(listed) == MAX_LISTED or not self._takes(each["connectionId"] + each.get("user", "")):
@@ -65,7 +65,7 @@ def info(
     acks: AckQueue[C],
     viewer: Viewer[C] | None = None,
 ) -> dict[str, Any]:
-    """What getInfo answers; `server` is what there is to tell of the instance itself. `viewer`: None sees all."""
+    """Return the answer to getInfo; `server`: what there is to tell of the instance itself. `viewer`: None sees all."""
     listed = Listed()
     answer = {
         "serverInfo": {**server, "eventEmitterListeners": listed.of(_channels_for(viewer, channels))},
@@ -94,7 +94,7 @@ def info_detail(
     viewer: Viewer[C] | None = None,
     connections: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """What getInfoDetail answers: all of getInfo and the lists behind its numbers; of one `channel` only, if given.
+    """Return the answer to getInfoDetail: all of getInfo and the lists behind its numbers; of `channel` only, if given.
 
     `connections` is what is told of each to who sees all.
     """

@@ -57,7 +57,7 @@ class Delivery(NamedTuple):
 
     @property
     def counted(self) -> tuple[str, str] | None:
-        """Who counted this, and as what: the same pair is the same message. None: nobody did."""
+        """Process or instance that counted this, and as what: the same pair is the same message. None: nobody did."""
         get = self.attributes.get
         sequence = get("seq")
         if not sequence:

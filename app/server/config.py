@@ -19,7 +19,7 @@ MEGABYTE = 1024 * 1024
 
 
 started = logging.getLogger("app.start")
-"""Where the server says what it listens on: no line of a client's, and so not counted as one."""
+"""Logger by which the server says what it listens on: no line of a client's, and so not counted as one."""
 
 
 class ServerLog(Logger):

@@ -99,7 +99,7 @@ class Control:
 
     @property
     def takes_frames(self) -> bool:
-        """Whether it is an outlet, with `write` and all: not where Hypercorn's connection is not as it was."""
+        """Return whether this is an outlet, with `write` and all: not where Hypercorn's connection is not as it was."""
         return self._transport is not None
 
     def accepted(self, *, deflates: bool, head: bytes = b"") -> None:
@@ -281,7 +281,7 @@ def _said(event: Any) -> str | bytes:
 
 
 def server_of(protocol: object) -> Any:
-    """What Hypercorn has for one connection; None where Hypercorn is not as it was."""
+    """Return the server that Hypercorn has for one connection; None where Hypercorn is not as it was."""
     server = getattr(getattr(protocol, "send", None), "__self__", None)
     return server if isinstance(server, TCPServer) else None
 

@@ -94,7 +94,7 @@ def _misfits() -> Iterator[str]:
 
 
 def _misfits_of_http2() -> Iterator[str]:
-    """What each connection of HTTP/2 is made with, and how one comes to be of HTTP/2."""
+    """Yield the misfits in what each connection of HTTP/2 is made with, and in how one comes to be of HTTP/2."""
     protocol: Any = hypercorn.protocol.h2.H2Protocol
     uses = {*protocol.__init__.__code__.co_names}
     yield from (
@@ -107,7 +107,7 @@ def _misfits_of_http2() -> Iterator[str]:
 
 
 def _misfits_of_wsproto() -> Iterator[str]:
-    """What tells whether it is between two messages, and what reads a close frame."""
+    """Yield the misfits in what tells whether a connection is between two messages, and in what reads a close frame."""
     try:
         protocol: Any = getattr(Connection(ConnectionType.SERVER), "_proto", None)
     except Exception as error:  # it is made otherwise

@@ -16,7 +16,7 @@ OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 0.9
 """Seconds without another try; asyncio's own comes after a second."""
 ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT)
-"""What the system says where it has no IPv6, or none of these addresses."""
+"""Errors that the system gives where it has no IPv6, or none of these addresses."""
 TRIES = 20
 """How many free ports are tried that may be taken on another address."""
 

@@ -74,7 +74,7 @@ def asks_for_socket(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bo
 
 
 def refusal_of(method: bytes, http_version: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
-    """What speaks against a request that has an Upgrade header; None where nothing does, or it asks for no socket."""
+    """Return the refusal of a request that has an Upgrade header; None: nothing is wrong, or it asks for no socket."""
     headers = list(headers)
     for name, value in headers:
         if name in _READ and not value.isascii():

@@ -22,7 +22,7 @@ class Windows:
         self._limit = limit
         self._on_shed = on_shed
         self._sizes: dict[Holder, int] = {}
-        """Who grew last comes last."""
+        """Bytes of the windows that count; the one that grew last comes last."""
         self.bytes = 0
         """Bytes that the windows take which count."""
 

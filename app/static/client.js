@@ -189,7 +189,8 @@ const YES = 2;
 /** @param {Delivery} delivery */
 const isTaken = ({taken, repeats}) => taken === YES || repeats?.taken === YES;
 
-/** Who awaits an answer. @typedef {{resolve: (answer: Message) => void, reject: (error: Error) => void}} Waiter */
+/** A caller that awaits an answer.
+ * @typedef {{resolve: (answer: Message) => void, reject: (error: Error) => void}} Waiter */
 
 /** A subscription that the application wants: by `Client.subscribe` (`plain`), by handles, or both. */
 class Wish {
@@ -223,7 +224,8 @@ class Stream {
     /** Subscriptions that have yet to be answered from where they go on: each is replayed on its own, and the first may be ahead
      * of what the next has to bring. @type {Set<Wish>} */
     this.behind = new Set();
-    /** Where the channel was when the first of those began: nobody lacks what came up to there. @type {string | undefined} */
+    /** Position of the channel when the first of those began: nobody lacks what came up to there.
+     * @type {string | undefined} */
     this.base = undefined;
     /** @type {Delivery[]} */
     this.ahead = [];
@@ -311,13 +313,14 @@ class Flag {
 
 /** A subscription as it was asked for on a socket. @typedef {{wish: Wish, from: string | undefined, resumed: boolean}} Asked */
 
-/** What awaits its answer on a socket. `asked`: it is a subscription. @typedef {{message: Message, asked?: Asked,
+/** A request that awaits its answer on a socket. `asked`: it is a subscription.
+ * @typedef {{message: Message, asked?: Asked,
  *   answered: (answer: Message) => void, failed: (error: RequestError) => void, limit?: Limit}} Request */
 
 /** A request of the application that goes out in the order of the calls.
  * @typedef {{number: number, message: Message, text: string, attempts: number, tries: number, limit?: Limit} & Waiter} Call */
 
-/** What one run of the client, from `connect` to its end, ended with. @typedef {{end: ClosedError | null}} Life */
+/** One run of the client, from `connect` to its end: what it ended with. @typedef {{end: ClosedError | null}} Life */
 
 /** A socket with what is awaited on it. `held` collects what came while its predecessor is still there. */
 class Link {
@@ -332,7 +335,8 @@ class Link {
     this.resumedFrom = resumedFrom;
     /** @type {Map<number, Request>} */
     this.requests = new Map();
-    /** What the server was asked for here and has not refused, by channel and subId. @type {Map<string, Map<string, Asked>>} */
+    /** Subscriptions that the server was asked for here and has not refused, by channel and subId.
+     * @type {Map<string, Map<string, Asked>>} */
     this.subscriptions = new Map();
     this.unsettled = 0; // subscriptions that are not confirmed here yet
     /** By channel: whose answers are awaited until it is said whether it was recovered.
@@ -340,7 +344,7 @@ class Link {
     this.recovering = new Map();
     /** @type {[Message, Request | undefined][] | null} */
     this.held = null;
-    /** What was left here while it was held, as addresses. @type {Set<string>} */
+    /** Addresses that were left here while the link was held. @type {Set<string>} */
     this.left = new Set();
     /** Streams of which something was not taken in, since the application is behind: nor is what comes after. @type {Set<Stream>} */
     this.skipped = new Set();
@@ -359,10 +363,11 @@ class Link {
     this.ended = new Flag();
     this.code = 1006;
     this.reason = "";
-    /** What is known of why it was not opened. @type {{status?: number, retryAfter?: number, text?: string, blocked?: boolean,
+    /** Reasons, as far as they are known, for which the socket was not opened.
+     * @type {{status?: number, retryAfter?: number, text?: string, blocked?: boolean,
      *   late?: number, cause?: unknown}} */
     this.why = {};
-    /** What it replaces and what is still in use. @type {Link | null} */
+    /** The link that this one replaces and that is still in use. @type {Link | null} */
     this.before = null;
   }
 
@@ -459,10 +464,10 @@ class Limit {
 /** A request that may go out in any order, and again on another socket: `isMoot` once it is of no use any more.
  * @typedef {{message: Message, isMoot: () => boolean, link: Link | null, limit: Limit | null} & Waiter} Errand */
 
-/** What the client knows of a handle. @typedef {{subIds: Set<string>, receive: (event: MessageEvent) => void,
+/** A handle as its client knows it. @typedef {{subIds: Set<string>, receive: (event: MessageEvent) => void,
  *   recovered: (event: RecoveryEvent) => void}} Handle */
 
-/** What a handle may ask of its client. @typedef {{
+/** Requests that a handle may make of its client. @typedef {{
  *   subscribe: (handle: Handle, subId: string, options: {position?: string}) => Promise<Message>,
  *   unsubscribe: (handle: Handle, subId?: string) => Promise<Message>,
  *   publish: (message: Message, options: {attempts?: number}) => Promise<Message>,
@@ -545,7 +550,7 @@ export class Channel {
   #listeners = new Map();
   /** @type {Set<Feed>} */
   #feeds = new Set();
-  /** What comes between `subscribe` and an iteration that begins right behind it. @type {Feed | null} */
+  /** Feed for what comes between `subscribe` and an iteration that begins right behind it. @type {Feed | null} */
   #early = null;
   #subscribing = 0;
   #isClosed = false;
@@ -664,7 +669,7 @@ export class Client extends EventTarget {
   #untaken = 0;
   #roomAgain = new Flag();
   #numbers = 0;
-  /** What came on any socket. */
+  /** Count of what came on any socket, and when something came last. */
   #came = {count: 0, heard: 0};
   /** @type {Set<Link>} */
   #links = new Set();
@@ -680,10 +685,10 @@ export class Client extends EventTarget {
   #wake = () => {};
   /** @type {Life | null} */
   #life = null;
-  /** What waits its turn, in the order of the calls. @type {Call[]} */
+  /** Calls that wait their turn, in their order. @type {Call[]} */
   #calls = [];
   #underWay = 0;
-  /** Where they are under way: what is said on two sockets may come in any order. @type {Link | null} */
+  /** Link on which calls are under way: what is said on two sockets may come in any order. @type {Link | null} */
   #speaking = null;
   #window = MAX_REQUESTS;
   /** Until it runs out nothing is said: what failed for the moment goes first. @type {Timer | null} */
@@ -1111,7 +1116,7 @@ export class Client extends EventTarget {
     };
   }
 
-  /** What a link was to replace is gone. @param {Link} link */
+  /** Note that the link which this one was to replace is gone. @param {Link} link */
   #isAlone(link) {
     link.before = null;
     if (!link.isWelcome || link.ended.isSet) return;
@@ -1323,7 +1328,8 @@ export class Client extends EventTarget {
     if (resumed) this.#isAnswered(link, wish);
   }
 
-  /** Where the last subscription of a channel is answered, it is said how they went on. @param {Link} link @param {Wish} wish */
+  /** Say how the subscriptions of a channel went on, where the last of them is answered.
+   * @param {Link} link @param {Wish} wish */
   #isAnswered(link, wish) {
     const {channel} = wish;
     const group = link.recovering.get(channel);
@@ -1568,8 +1574,9 @@ export class Client extends EventTarget {
     if (handles?.size === 0) this.#handles.delete(channel);
   }
 
-  /** What is wanted no more is left, on every socket. `found` are those that were given up by somebody; null for `subId`: those
-   * alone. @param {Wish[]} found @param {string} [channel] @param {string | null} [subId] @returns {Promise<Message>} */
+  /** Leave, on every socket, what is wanted no more. `found` are those that were given up by somebody; null for
+   * `subId`: those alone.
+   * @param {Wish[]} found @param {string} [channel] @param {string | null} [subId] @returns {Promise<Message>} */
   async #leave(found, channel, subId) {
     const left = found.filter((wish) => !wish.isWanted);
     for (const wish of left) {
@@ -1895,7 +1902,7 @@ function isWritable({ended, socket}) {
   return !ended.isSet && socket?.readyState === 1;
 }
 
-/** Whether the server said this. @param {RequestError} error */
+/** Return whether the server said this. @param {RequestError} error */
 function isAnAnswer({code}) {
   return code !== "timeout" && code !== "connection_lost";
 }
@@ -1914,7 +1921,8 @@ function unsubscribed({channel, subId}) {
   });
 }
 
-/** What a server answers that had nothing to leave. @param {string} [channel] @param {string} [subId] @returns {Message} */
+/** Return the answer of a server that had nothing to leave.
+ * @param {string} [channel] @param {string} [subId] @returns {Message} */
 function nothingLeft(channel, subId) {
   return {type: "ack", channel, subId, ...Object.fromEntries(LEFT.map((name) => [name, 0]))};
 }
@@ -2075,8 +2083,9 @@ function decode(data) {
   return null; // a newer server may say what this client does not know
 }
 
-/** What a message is known by. A sender may choose its ids, and another the same, and an emulator that is started anew counts
- * from 1 again: the time tells them apart, and is the same in every repeat. @param {Message} message */
+/** Return the key that a message is known by. A sender may choose its ids, and another the same, and an emulator that
+ * is started anew counts from 1 again: the time tells them apart, and is the same in every repeat.
+ * @param {Message} message */
 function keyOf(message) {
   const name = message.pubsubId ?? message.id;
   return name === undefined ? null : `${message.sentDateTime} ${nameOf(name, message)}`;

@@ -9,7 +9,7 @@ from quart.wrappers import BaseRequestWebsocket
 
 
 class DatedSession(SecureCookieSession):
-    """What a cookie carries."""
+    """The content of a cookie."""
 
     signed_at: float | None = None
     """Unix seconds, from which its lifetime counts; None: no cookie that counts came."""

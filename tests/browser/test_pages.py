@@ -20,7 +20,7 @@ OPENS = """url => new Promise(resolve => {
     socket.onopen = () => resolve(true);
     socket.onerror = () => resolve(false);
 })"""
-"""Whether a page may open a socket."""
+"""Script that tells whether a page may open a socket."""
 
 
 @asynccontextmanager

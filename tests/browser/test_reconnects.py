@@ -55,7 +55,7 @@ ROTATES = {"CLOUD_SOCKETS_REQUEST_TIMEOUT": "3"}
 
 
 class Kind(StrEnum):
-    """What replaces sockets."""
+    """An event that replaces sockets."""
 
     KILL = "kill"
     DRAIN = "drain"

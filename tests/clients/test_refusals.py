@@ -1,4 +1,4 @@
-"""What the client tells of what does not work, and when: at once."""
+"""The client tells what does not work, and it tells it at once."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What is subscribed is what was asked for last, on every socket."""
+"""Subscriptions are those that were asked for last, on every socket."""
 
 import asyncio
 import math
@@ -459,7 +459,7 @@ async def test_what_waits_of_a_room_that_was_left_is_not_handed_over(
 
 
 async def all_acknowledged(peer: Peer, count: int) -> None:
-    """What was dropped is done with: the server does not send it again."""
+    """Check that dropped messages are done with: the server does not send them again."""
     assert {(await peer.heard())["id"] for _ in range(count)} == {f"m{number}" for number in range(1, count + 1)}
 
 

@@ -16,19 +16,19 @@ COLUMNS = ("ok", "non-strict", "informational", "declined", FAILED)
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one case."""
+    """The outcome of one case."""
 
     case: str
     behavior: str
     """Autobahn's word for the exchange of messages."""
     close: str
-    """The same for the end of the connection."""
+    """Autobahn's word for the end of the connection."""
     passed: bool
     result: str
 
     @property
     def column(self) -> str:
-        """Where it is counted."""
+        """Return the column in which the case is counted."""
         if self.behavior == UNIMPLEMENTED and self.close == "OK" and self.case.startswith(DECLINED):
             return "declined"
         column = self.behavior.lower()

@@ -57,7 +57,7 @@ def image() -> str:
 
 @pytest.fixture(scope="module")
 def base() -> str:
-    """What the image is built on: the one that the Dockerfile names, or the one that stands in for it."""
+    """The base of the image: the one that the Dockerfile names, or the one that stands in for it."""
     name = (
         os.environ.get("BASE", "")
         or re.findall(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0]

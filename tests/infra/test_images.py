@@ -69,7 +69,7 @@ class Tree:
         )  # fmt: skip
 
     def fails(self, command: str) -> str:
-        """Its one line, when it fails."""
+        """Run a command that has to fail; return its one line."""
         before = self.everything()
         done = self.run(command)
         assert done.returncode == 1, done.stdout + done.stderr

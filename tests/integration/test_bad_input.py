@@ -285,7 +285,7 @@ async def test_every_error_that_can_be_told_apart_carries_the_mark_of_its_reques
     ],
 )
 async def test_no_mark_is_made_up(text: str) -> None:
-    """Where it cannot be told, or is none, the answer has none."""
+    """An answer has no mark where the request's cannot be told, or is none."""
     async with Server() as server, Client(server.url) as ann:
         await ann.send(text)
         error = await ann.receive()

@@ -35,7 +35,7 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
 
 
 async def answer(server: Server, parts: Iterable[bytes], *, end: bytes = b"") -> bytes:
-    """What comes for these, up to `end`, or until the service closes."""
+    """Return what comes for these parts, up to `end`, or until the service closes."""
     reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port))
     try:
         for part in parts:
@@ -47,7 +47,7 @@ async def answer(server: Server, parts: Iterable[bytes], *, end: bytes = b"") ->
 
 
 async def answers(server: Server, request: bytes, *, end: bytes = b"") -> list[bytes]:
-    """What a request is answered when it comes at once, and bit by bit; to the end of the connection, or to `end`."""
+    """Return the answers to a request that comes at once, and bit by bit; to the end of the connection, or to `end`."""
     return [await answer(server, parts, end=end) for parts in ([request], bits(request))]
 
 
@@ -225,7 +225,7 @@ async def test_subprotocol_is_chosen_where_ours_is_offered(module: str, monkeypa
 
 
 async def test_subprotocol_is_chosen_where_the_session_is_asked_first() -> None:
-    """Who has to say who they are come by the route, not straight."""
+    """Clients that have to say who they are come by the route, not straight."""
     async with Server(
         CLOUD_SOCKETS_AUTH="session", CLOUD_SOCKETS_SESSION_PARSER="tests.support.sessions:from_header_async"
     ) as running:

@@ -21,7 +21,7 @@ MOUNTED = "/hub"
 
 
 class Parent:
-    """What any framework's mount does: requests below a path go to the app in it, the lifespan is its own."""
+    """An app with a mount as in any framework: requests below a path go to the app in it, the lifespan is its own."""
 
     def __init__(self, app: Any, *, starts: bool) -> None:
         self.app = app

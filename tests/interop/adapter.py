@@ -23,7 +23,7 @@ class Adapter:
         self._arguments = (url, mode)
         self.errors = ""
         self.said: list[str] = []
-        """Its lines, cut short."""
+        """Lines of the adapter, cut short."""
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(

@@ -50,7 +50,7 @@ class Kind:
     run: Callable[[], Run]
     modes: tuple[str, ...] = (PLAIN,)
     compresses: bool = True
-    """It compresses what it sends, where it may; else only what it receives is compressed."""
+    """True: the client compresses what it sends, where it may; else only what it receives is compressed."""
     tries: int = 1
     """How often it may fail to connect, since it is known to."""
     known: Mapping[str, Known] = field(default_factory=dict)

@@ -23,7 +23,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest) -> Row:
-    """What is noted of a test, for the table."""
+    """Return the row of the table in which the results of a test are noted."""
     noted = Row()
     request.config.stash.setdefault(ROWS, []).append(noted)
     return noted

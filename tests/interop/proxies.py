@@ -18,9 +18,9 @@ from tests.support.process import ROOT, free_port
 
 DOCUMENT = ROOT / "docs" / "interop.md"
 SHOWN_PORT = "8000"
-"""Where each configuration listens, as shown."""
+"""Port on which each configuration listens, as shown."""
 HUB_PORT = "8080"
-"""Where the hub is, as shown."""
+"""Port of the hub, as shown."""
 PATHS = ("/usr/sbin", "/usr/local/sbin")
 
 
@@ -45,9 +45,9 @@ class Proxy:
     arguments: tuple[str, ...]
     """Of the program: `{folder}` has the `config`, `{port}` is where to listen, `{idle}` the idle time."""
     cuts: bool = True
-    """It has an idle time; Caddy has none."""
+    """True: the proxy has an idle time; Caddy has none."""
     around: str = "{}"
-    """What Debian's own files say around that configuration."""
+    """Text that Debian's own files have around that configuration."""
 
     @property
     def path(self) -> str | None:
@@ -66,7 +66,7 @@ class Proxy:
         return ended.stdout.rpartition(":")[2].partition("-")[0] or "?"
 
     def configuration(self, folder: Path, hub: int, port: int, idle: int) -> str:
-        """What is shown, with the addresses and the idle time of a test. Each has to be there to be replaced."""
+        """Return what is shown, with the addresses and the idle time of a test. Each has to be there to be replaced."""
         text = shown(self.name)
         for line in self.timeouts:
             assert line in text, f"{self.name}: {line!r} is not in the configuration"

@@ -1,4 +1,4 @@
-"""What became of each client and proxy, as tables."""
+"""Tables of what became of each client and proxy."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class Row:
     """Faults that were expected and came, each a sentence."""
     failed: bool = False
     missing: str = ""
-    """What is not there, and how it comes."""
+    """Name of what is not there, and how it comes."""
 
     def note(self, column: str, cell: object = "ok") -> None:
         """Fill a cell."""

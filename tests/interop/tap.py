@@ -11,7 +11,7 @@ CHUNK = 256 * 1024
 
 
 class Frame(NamedTuple):
-    """What a frame's head says, and the code of a close."""
+    """Fields of a frame's head, and the code of a close."""
 
     opcode: int
     compressed: bool
@@ -65,7 +65,7 @@ class Frames:
 
     @property
     def close(self) -> Frame | None:
-        """Its close frame."""
+        """The close frame; None: none came."""
         return next((frame for frame in self.frames if frame.opcode == CLOSE), None)
 
     def has(self, opcode: int) -> bool:

@@ -19,7 +19,7 @@ IDLE = 5
 """Seconds after which a proxy ends what is idle; the pings of the hub come every 2."""
 IDLE_FOR = 3 * IDLE
 NAME = "app.example.com"
-"""What browsers know the proxy by."""
+"""Name by which browsers know the proxy."""
 
 
 @pytest.fixture(params=PROXIES, ids=lambda proxy: proxy.name)

@@ -1,4 +1,4 @@
-"""What docs/interop.md says of clients and proxies is what `make interop` runs."""
+"""docs/interop.md says of clients and proxies what `make interop` runs."""
 
 import json
 import re

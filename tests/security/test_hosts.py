@@ -23,7 +23,7 @@ FOREIGN = (
 
 
 class Told(NamedTuple):
-    """What a request was answered."""
+    """The answer to a request."""
 
     status: int
     head: bytes
@@ -203,7 +203,7 @@ async def test_other_spellings_of_the_sockets_path_are_no_path(in_bits: bool) ->
 
 
 async def test_other_spellings_of_http_paths_are_none_either() -> None:
-    """What a proxy in front keeps to itself by a rule for `/metrics`, no other spelling brings through it."""
+    """No other spelling brings through a proxy in front what it keeps to itself by a rule for `/metrics`."""
     async with Server() as server:
         for path in ("/metrics", "/api/info", "/api/info/detail", "/health/live", "/client.js", "/ws"):
             escaped = f"/%{ord(path[1]):x}{path[2:]}"

@@ -228,7 +228,7 @@ async def test_a_publisher_cannot_have_a_connection_left_out() -> None:
 
 @pytest.mark.parametrize("kind", ["disconnect", "welcome", "error", "cloud-sockets.logout", "broadcast"])
 async def test_a_publisher_cannot_say_what_only_the_service_says(kind: str) -> None:
-    """What claims to be a hub's is checked: its attributes tell whom it is for, and the message tells the same."""
+    """A delivery that claims to be a hub's is checked: its attributes tell whom it is for, and the message the same."""
     async with hubs("a" * 12) as ((hub,), publisher):
         ann = Place(hub, channel="news")
         before = len(ann.outlet.texts)
@@ -269,12 +269,12 @@ async def test_no_client_sees_what_tells_a_process() -> None:
 # A deployment: the release before and this one share a topic
 
 OLD_ATTRIBUTES = {"type", "channel", "subId", "userTag", "origin", "sender", "seq"}
-"""What the release before writes, and reads."""
+"""Attributes that the release before writes, and reads."""
 
 
 @contextmanager
 def overheard(publisher: EmbeddedFanout) -> Iterator[list[Delivery]]:
-    """What an instance of the release before would be handed."""
+    """Give the deliveries that an instance of the release before would be handed."""
     heard: list[Delivery] = []
     publisher._bus.members[publisher] = heard.append
     try:
@@ -284,7 +284,7 @@ def overheard(publisher: EmbeddedFanout) -> Iterator[list[Delivery]]:
 
 
 async def test_the_release_before_reads_what_this_one_writes() -> None:
-    """Its numbers, its origin and its sender are where they were, and one attribute is new."""
+    """Numbers, origin and sender of a message are where they were, and one attribute is new."""
     async with hubs("a" * 12, numbering=True) as ((hub,), publisher):
         ann = Place(hub)
         with overheard(publisher) as heard:

@@ -23,11 +23,11 @@ class Registry:
         """A path of a manifest, or `/token` -> what is answered in place of it."""
 
         self.challenge = 'Bearer realm="{realm}",service="registry.test",scope="repository:{path}:pull"'
-        """What a request without a token is told; empty: none is needed."""
+        """Challenge that a request without a token is told; empty: no token is needed."""
 
         self.token: bytes = json.dumps({"token": TOKEN}).encode()
         self.names_digests = True
-        """Whether answers have `Docker-Content-Digest`."""
+        """True: answers have `Docker-Content-Digest`."""
 
         self.asked: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())

@@ -642,7 +642,7 @@ class Listener:
 
 
 def _signature(instance_id: str, process: str, revision: str | None) -> dict[str, str]:
-    """What each message of an instance to the others says of itself."""
+    """Return the attributes in which each message of an instance to the others describes itself."""
     return {"origin": instance_id, PROCESS: process, **({} if revision is None else {"revision": revision})}
 
 

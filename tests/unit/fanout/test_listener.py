@@ -30,7 +30,7 @@ PATIENT = replace(QUICK, loopback=10, proof=20)
 
 
 def process_of(instance_id: str) -> str:
-    """What an instance says of itself, and clients never see."""
+    """Return the process that an instance says it is, and clients never see."""
     return instance_id.ljust(PROCESS_LENGTH, "-")
 
 

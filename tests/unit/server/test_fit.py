@@ -23,7 +23,7 @@ from app.server.websocket_stream import WebSocketStream
 
 
 def streams() -> list[object]:
-    """What Hypercorn makes of a socket, and of a connection."""
+    """Return the classes of what Hypercorn makes of a socket, and of a connection."""
     names = ((h11, "WSStream"), (protocol, "H11Protocol"), (protocol, "H2Protocol"), (connection, "FrameProtocol"))
     return [getattr(module, name, None) for module, name in names]
 

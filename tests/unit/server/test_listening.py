@@ -52,7 +52,7 @@ def test_want_of_descriptors_is_reported_once_a_second_and_ends_by_itself() -> N
 
 
 def ends(addresses: Sequence[Address], port: int = 0) -> list[tuple[str, int]]:
-    """Where sockets for these are bound."""
+    """Return the hosts and ports to which sockets for these addresses are bound."""
     bound = listen(addresses, port)
     where = [sock.getsockname()[:2] for sock in bound]
     for sock in bound:
