@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ def is_loopback(host: str) -> bool:
     return is_loopback_address(host[1:-1] if host.startswith("[") else host)
 
 
+@lru_cache(maxsize=64)  # each upgrade is asked for its own
 def is_loopback_host(header: str) -> bool:
     """Return whether a Host header names this machine, with any port."""
     found = _HOST_AND_PORT.fullmatch(header.lower())
