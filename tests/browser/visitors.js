@@ -49,7 +49,7 @@ class Visitor {
   #waiting = new Set();
   #isHalted = true;
 
-  /** Its rooms are parted among walks, which go on side by side. */
+  /** Walks that go on side by side, each in rooms of its own. */
   constructor(name, url, hall, walks, chance, report) {
     this.name = name;
     this.#chance = chance;

@@ -1,4 +1,4 @@
-/** What the browser client promises where a socket is replaced, slow, refused or gone; each against a server that follows a script. */
+/** Promises of the browser client where a socket is replaced, slow, refused or gone; each at a server that follows a script. */
 
 import assert from "node:assert/strict";
 import {test as nodeTest} from "node:test";
